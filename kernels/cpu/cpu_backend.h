@@ -1,0 +1,26 @@
+/* cpu_backend.h - the backend that computes on the host: plain operators, BLAS and SIMD.
+ *
+ * Layer: kernels.  May include: src.  Thread safety: one thread per backend; it uses its own
+ * OpenMP team.
+ */
+#ifndef SL_CPU_BACKEND_H
+#define SL_CPU_BACKEND_H
+
+#include "engine/backend.h"
+
+typedef struct {
+    int n_threads; /* 0: the processors that this process may run on */
+    int reference; /* 1: plain C operators only, the oracle of every test; slow */
+} sl_cpu_options;
+
+/* Opens a CPU backend; activations are float32.  Close with sl_backend_close().
+ * Errors: SL_ERR_ARG, SL_ERR_NOMEM. */
+sl_status sl_cpu_backend_open(const sl_cpu_options *options, sl_backend **out);
+
+/* Threads that it computes with. */
+int sl_cpu_backend_threads(const sl_backend *be);
+
+/* "avx512", "avx2" or "c": the attention and conversion kernels chosen at run time. */
+const char *sl_cpu_backend_simd(const sl_backend *be);
+
+#endif

@@ -1,0 +1,47 @@
+/* dtype.h - the number formats that tensors are stored in, and their sizes.
+ *
+ * A format stores a row as blocks of `block_elems` consecutive elements in `block_bytes` bytes;
+ * plain formats have blocks of one.  Rows start on a block boundary.
+ * Layer: base.  Thread safety: pure functions over a constant table.
+ * Source: FORMATS section 3; GGML's block layouts.
+ */
+#ifndef SL_BASE_DTYPE_H
+#define SL_BASE_DTYPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+    SL_DTYPE_F32,
+    SL_DTYPE_F16,
+    SL_DTYPE_BF16,
+    SL_DTYPE_Q4_0, /* GGML: blocks of 32 */
+    SL_DTYPE_Q4_1,
+    SL_DTYPE_Q5_0,
+    SL_DTYPE_Q5_1,
+    SL_DTYPE_Q8_0,
+    SL_DTYPE_Q4_K, /* GGML: super-blocks of 256 */
+    SL_DTYPE_Q5_K,
+    SL_DTYPE_Q6_K,
+    SL_DTYPE_COUNT
+} sl_dtype;
+
+/* "F16", "Q4_K", ...; "?" for a value out of range. */
+const char *sl_dtype_name(sl_dtype dtype);
+int sl_dtype_block_elems(sl_dtype dtype);
+size_t sl_dtype_block_bytes(sl_dtype dtype);
+
+/* Bytes of a row of `cols` elements.
+ * Errors: SL_ERR_FORMAT (cols < 0 or no multiple of the block), SL_ERR_NOMEM (overflow). */
+sl_status sl_dtype_row_bytes(sl_dtype dtype, int64_t cols, size_t *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,126 @@
+/* backend.h - what a compute device offers to the engine: memory, copies and operators.
+ *
+ * A backend is a table of functions and its state.  The engine knows no device beyond it.
+ * Activations are rows of `act_bytes`-wide elements (float32 on CPUs) in the backend's memory.
+ * Operators are queued in order and may return before they are done; sl_backend_sync() waits.  The
+ * CPU backend computes before it returns.
+ * Results of a row never depend on the other rows of the call: an operator gives the same bits for
+ * a row alone and among others.  This is what makes every batch composition and rank count agree.
+ * Layer: engine.  May include: base, model, store.  Thread safety: one thread per backend.
+ */
+#ifndef SL_ENGINE_BACKEND_H
+#define SL_ENGINE_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/status.h"
+#include "engine/rows.h"
+#include "engine/sampler.h"
+#include "model/config.h"
+#include "store/kv_format.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A slab of rows of a weight matrix, in backend memory, as stored. */
+typedef struct {
+    sl_dtype dtype;
+    int row0;   /* first output row of the whole matrix that this slab computes */
+    int n_rows; /* output rows */
+    int cols;   /* inputs */
+    size_t row_bytes;
+    const void *data; /* [n_rows, cols] */
+} sl_slab;
+
+/* A weight matrix [rows, cols] as slabs in row order; n_slabs 0 means absent. */
+typedef struct {
+    int rows, cols;
+    int n_slabs;
+    const sl_slab *slabs;
+} sl_weight;
+
+typedef struct sl_backend sl_backend;
+
+typedef struct {
+    const char *name; /* "cpu" */
+    size_t act_bytes; /* bytes of one activation element */
+
+    void (*close)(sl_backend *be);
+
+    /* Waits until all queued work is done and returns its first failure. */
+    sl_status (*sync)(sl_backend *be);
+
+    /* y[r,:] = token_table[token[r],:]; y: [n_rows, token_table->cols].  Ids are within the table.
+     */
+    sl_status (*embed)(sl_backend *be, void *y, const sl_weight *token_table, const sl_rows *rows);
+    /* y[r,:] += pos_table[position[r] + position_offset,:]; y: [n_rows, pos_table->cols]. */
+    sl_status (*add_positions)(sl_backend *be, void *y, const sl_weight *pos_table,
+                               int position_offset, const sl_rows *rows);
+
+    /* y[r,:] = norm(x[r,:]) * gain + bias; y, x: [n_rows, cols], may be the same; gain, bias:
+     * float32 [cols] or NULL (gain 1, bias 0).  LAYER subtracts the mean, RMS does not.
+     * With cols = head_dim and n_rows = rows * heads it is the per-head norm of Qwen3. */
+    sl_status (*norm)(sl_backend *be, void *y, const void *x, const float *gain, const float *bias,
+                      sl_norm_kind kind, float eps, int n_rows, int cols);
+
+    /* y[r, :] = x[r,:] W^T + bias, or y += that when `accumulate`.
+     *   y     [n_rows, ldy], columns [0, w->rows) written; x: [n_rows, w->cols], dense
+     *   bias  float32 [w->rows] or NULL.   y and x do not overlap. */
+    sl_status (*linear)(sl_backend *be, void *y, int ldy, const void *x, const sl_weight *w,
+                        const float *bias, int n_rows, int accumulate);
+
+    /* Rotates the heads of x in place: x is [n_rows, ldx], the first n_heads*head_dim columns of
+     * each row are heads; inv_freq: float32 [head_dim/2], host.  Half-split pairs (i, i +
+     * head_dim/2). */
+    sl_status (*rope)(sl_backend *be, void *x, int ldx, int n_heads, int head_dim,
+                      const float *inv_freq, const sl_rows *rows);
+
+    /* Writes the rows' keys and values into the pages of one layer.
+     *   k, v  [n_rows, ld], n_kv_heads*head_dim columns each */
+    sl_status (*kv_append)(sl_backend *be, const sl_kv_view *cache, const void *k, const void *v,
+                           int ld, const sl_rows *rows);
+
+    /* out[r] = causal attention of row r over keys [max(0, p+1-window), p] of its sequence, p its
+     * position; every key, the row's own included, is read from the pages, so kv_append comes
+     * first. out  [n_rows, n_heads*head_dim];  q: [n_rows, ldq];  scale: usually 1/sqrt(head_dim)
+     *   window  0: no limit.   Query head h reads key/value head h / (n_heads / n_kv_heads). */
+    sl_status (*attend)(sl_backend *be, void *out, const void *q, int ldq, int n_heads,
+                        const sl_kv_view *cache, float scale, int window, const sl_rows *rows);
+
+    /* y[r,c] = act(g[r,c]) * u[r,c], or act(g[r,c]) when u is NULL.  y may be g.
+     * y: [n_rows, n_cols] dense; g, u: [n_rows, ld]. */
+    sl_status (*activate)(sl_backend *be, void *y, const void *g, const void *u, int ld,
+                          sl_activation act, int n_rows, int n_cols);
+
+    /* y[r,:] += x[r,:]; both [n_rows, cols], dense. */
+    sl_status (*add)(sl_backend *be, void *y, const void *x, int n_rows, int cols);
+
+    /* y[i,:] = x[index[i],:]; index: host [n]. */
+    sl_status (*gather)(sl_backend *be, void *y, const void *x, const int32_t *index, int n,
+                        int cols);
+
+    /* Chooses or scores a token for each row of logits; blocks until out is filled.
+     *   logits  [n_rows, vocab], overwritten;  ask, out: host [n_rows] */
+    sl_status (*choose)(sl_backend *be, void *logits, int n_rows, int vocab,
+                        const sl_choice_ask *ask, sl_choice *out);
+
+    /* Copies page `from` to page `to` within a layer (copy on write). */
+    sl_status (*page_copy)(sl_backend *be, const sl_kv_view *cache, int32_t from, int32_t to);
+} sl_backend_ops;
+
+/* Every backend's state begins with this. */
+struct sl_backend {
+    const sl_backend_ops *ops;
+};
+
+static inline void sl_backend_close(sl_backend *be) {
+    if (be) be->ops->close(be);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif
