@@ -20,27 +20,11 @@
 #include "engine/sampler.h"
 #include "model/config.h"
 #include "store/kv_format.h"
+#include "store/weights.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* A slab of rows of a weight matrix, in backend memory, as stored. */
-typedef struct {
-    sl_dtype dtype;
-    int row0;   /* first output row of the whole matrix that this slab computes */
-    int n_rows; /* output rows */
-    int cols;   /* inputs */
-    size_t row_bytes;
-    const void *data; /* [n_rows, cols] */
-} sl_slab;
-
-/* A weight matrix [rows, cols] as slabs in row order; n_slabs 0 means absent. */
-typedef struct {
-    int rows, cols;
-    int n_slabs;
-    const sl_slab *slabs;
-} sl_weight;
 
 typedef struct sl_backend sl_backend;
 

@@ -1,0 +1,100 @@
+#include "store/tier.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/bytes.h"
+
+typedef struct {
+    void *memory;
+    size_t bytes; /* as charged: whole system pages */
+} taken;
+
+struct sl_tier {
+    size_t budget_bytes;
+    size_t used_bytes;
+    size_t peak_bytes;
+    taken *all; /* [n], what is out */
+    size_t n, capacity;
+};
+
+enum { SYSTEM_PAGE = 4096 };
+
+const char *sl_tier_name(sl_tier_kind kind) {
+    static const char *const names[SL_TIER_COUNT] = {"gpu", "cpu", "disk"};
+    return (int)kind >= 0 && kind < SL_TIER_COUNT ? names[kind] : "?";
+}
+
+sl_status sl_tier_open_cpu(size_t budget_bytes, sl_tier **out) {
+    if (budget_bytes == 0) return SL_FAIL(SL_ERR_ARG, "the cpu tier's budget is zero bytes");
+    sl_tier *tier = calloc(1, sizeof *tier);
+    if (!tier) return SL_FAIL(SL_ERR_NOMEM, "cpu tier: out of host memory");
+    tier->budget_bytes = budget_bytes;
+    *out = tier;
+    return SL_OK;
+}
+
+void sl_tier_close(sl_tier *tier) {
+    if (!tier) return;
+    for (size_t i = 0; i < tier->n; i++) munmap(tier->all[i].memory, tier->all[i].bytes);
+    free(tier->all);
+    free(tier);
+}
+
+static sl_status over_budget(const sl_tier *tier, size_t bytes, const char *what) {
+    char want[32], used[32], budget[32];
+    return SL_FAIL(SL_ERR_NOMEM, "cpu tier: %s needs %s, but %s of the budget of %s are in use",
+                   what, sl_bytes_format(bytes, want, sizeof want),
+                   sl_bytes_format(tier->used_bytes, used, sizeof used),
+                   sl_bytes_format(tier->budget_bytes, budget, sizeof budget));
+}
+
+sl_status sl_tier_take(sl_tier *tier, size_t bytes, const char *what, void **out) {
+    if (bytes == 0) return SL_FAIL(SL_ERR_ARG, "cpu tier: %s asks for zero bytes", what);
+    size_t charged;
+    SL_TRY(sl_size_add(bytes, SYSTEM_PAGE - 1, &charged));
+    charged &= ~(size_t)(SYSTEM_PAGE - 1);
+    if (charged > tier->budget_bytes - tier->used_bytes) return over_budget(tier, charged, what);
+
+    if (tier->n == tier->capacity) {
+        const size_t more = tier->capacity ? 2 * tier->capacity : 64;
+        taken *all = realloc(tier->all, more * sizeof *all);
+        if (!all) return SL_FAIL(SL_ERR_NOMEM, "cpu tier: out of host memory for %s", what);
+        tier->all = all;
+        tier->capacity = more;
+    }
+    void *memory = mmap(NULL, charged, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return SL_FAIL(SL_ERR_NOMEM, "cpu tier: map %zu bytes for %s: %s", charged, what,
+                       strerror(errno));
+    /* Weights and pages are read in long runs; fewer TLB misses. Advice only. */
+    (void)madvise(memory, charged, MADV_HUGEPAGE);
+    tier->all[tier->n++] = (taken){memory, charged};
+    tier->used_bytes += charged;
+    if (tier->used_bytes > tier->peak_bytes) tier->peak_bytes = tier->used_bytes;
+    *out = memory;
+    return SL_OK;
+}
+
+void sl_tier_put(sl_tier *tier, void *memory) {
+    for (size_t i = 0; memory && i < tier->n; i++) {
+        if (tier->all[i].memory != memory) continue;
+        munmap(memory, tier->all[i].bytes);
+        tier->used_bytes -= tier->all[i].bytes;
+        tier->all[i] = tier->all[--tier->n];
+        return;
+    }
+}
+
+size_t sl_tier_budget_bytes(const sl_tier *tier) {
+    return tier->budget_bytes;
+}
+size_t sl_tier_used_bytes(const sl_tier *tier) {
+    return tier->used_bytes;
+}
+size_t sl_tier_peak_bytes(const sl_tier *tier) {
+    return tier->peak_bytes;
+}
