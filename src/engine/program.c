@@ -1,0 +1,254 @@
+#include "engine/program.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+
+/* Logits of at most this many bytes stand at a time: enough rows for a full-speed GEMM with any
+ * vocabulary, little beside the weights. */
+enum { LOGITS_BYTES = 32 << 20, LOGITS_MAX_ROWS = 256 };
+
+struct sl_program {
+    const sl_model_config *config;
+    sl_backend *be;
+    sl_tier *tier;
+    int max_rows, logits_rows;
+    int q_cols, kv_cols;
+    float *inv_freq; /* [head_dim / 2] */
+    float scale;     /* of attention scores */
+    void *normed;    /* [max_rows, hidden] */
+    void *q;         /* [max_rows, q_cols] */
+    void *k, *v;     /* [max_rows, kv_cols] */
+    void *attended;  /* [max_rows, q_cols] */
+    void *gate;      /* [max_rows, ffn] */
+    void *up;        /* [max_rows, ffn], gated MLP only */
+    void *embedded;  /* [max_rows, embed_dim], with project_in only */
+    void *picked;    /* [logits_rows, hidden], head only */
+    void *projected; /* [logits_rows, embed_dim], head with project_out only */
+    void *logits;    /* [logits_rows, vocab] float32, head only */
+};
+
+static int has_projections(const sl_model_config *c) {
+    return c->embed_dim != c->hidden;
+}
+
+static int logits_rows_for(const sl_program_options *o) {
+    int n = LOGITS_BYTES / (4 * o->config->vocab);
+    if (n > LOGITS_MAX_ROWS) n = LOGITS_MAX_ROWS;
+    if (n > o->max_rows) n = o->max_rows;
+    return n > 0 ? n : 1;
+}
+
+/* One working buffer: `rows` x `cols` activations, or none when rows is 0. */
+typedef struct {
+    void **where;
+    int rows, cols;
+    size_t elem_bytes;
+    const char *what;
+} buffer_plan;
+
+enum { N_BUFFERS = 11 };
+
+static void plan_buffers(const sl_program_options *o, sl_program *p, buffer_plan plan[N_BUFFERS]) {
+    const sl_model_config *c = o->config;
+    const size_t act = o->backend->ops->act_bytes;
+    const int rows = o->max_rows, head = o->has_head ? logits_rows_for(o) : 0;
+    const int proj = has_projections(c);
+    const int q_cols = c->n_heads * c->head_dim, kv_cols = c->n_kv_heads * c->head_dim;
+    const buffer_plan all[N_BUFFERS] = {
+        {&p->normed, rows, c->hidden, act, "normed rows"},
+        {&p->q, rows, q_cols, act, "queries"},
+        {&p->k, rows, kv_cols, act, "keys"},
+        {&p->v, rows, kv_cols, act, "values"},
+        {&p->attended, rows, q_cols, act, "attention results"},
+        {&p->gate, rows, c->ffn, act, "the MLP's rows"},
+        {&p->up, c->gated_mlp ? rows : 0, c->ffn, act, "the gated MLP's rows"},
+        {&p->embedded, proj ? rows : 0, c->embed_dim, act, "embedded rows"},
+        {&p->picked, head, c->hidden, act, "rows for the head"},
+        {&p->projected, proj ? head : 0, c->embed_dim, act, "projected rows"},
+        {&p->logits, head, c->vocab, sizeof(float), "logits"},
+    };
+    for (int i = 0; i < N_BUFFERS; i++) plan[i] = all[i];
+}
+
+static sl_status plan_bytes(const buffer_plan *b, size_t *out) {
+    SL_TRY(sl_size_mul((size_t)b->rows, (size_t)b->cols, out));
+    return sl_size_mul(*out, b->elem_bytes, out);
+}
+
+sl_status sl_program_measure(const sl_program_options *options, size_t *bytes_out) {
+    sl_program none;
+    buffer_plan plan[N_BUFFERS];
+    plan_buffers(options, &none, plan);
+    size_t total = 0;
+    for (int i = 0; i < N_BUFFERS; i++) {
+        size_t bytes;
+        SL_TRY(plan_bytes(&plan[i], &bytes));
+        SL_TRY(sl_size_add(total, sl_align_up(bytes, 4096), &total));
+    }
+    *bytes_out = total;
+    return SL_OK;
+}
+
+sl_status sl_program_open(const sl_program_options *o, sl_program **out) {
+    const sl_model_config *c = o->config;
+    if (o->max_rows < 1) return SL_FAIL(SL_ERR_ARG, "micro-batches of %d rows", o->max_rows);
+    sl_status st = SL_OK;
+    sl_program *p = calloc(1, sizeof *p);
+    if (!p) return SL_FAIL(SL_ERR_NOMEM, "program: out of host memory");
+    p->config = c;
+    p->be = o->backend;
+    p->tier = o->tier;
+    p->max_rows = o->max_rows;
+    p->logits_rows = logits_rows_for(o);
+    p->q_cols = c->n_heads * c->head_dim;
+    p->kv_cols = c->n_kv_heads * c->head_dim;
+    p->scale = 1.0f / sqrtf((float)c->head_dim);
+    if (c->positions == SL_POSITIONS_ROPE) {
+        p->inv_freq = calloc((size_t)c->head_dim / 2, sizeof *p->inv_freq);
+        if (!p->inv_freq) {
+            st = SL_FAIL(SL_ERR_NOMEM, "program: out of host memory");
+            goto fail;
+        }
+        sl_rope_frequencies(c, p->inv_freq);
+    }
+    buffer_plan plan[N_BUFFERS];
+    plan_buffers(o, p, plan);
+    for (int i = 0; i < N_BUFFERS; i++) {
+        size_t bytes;
+        SL_GO(plan_bytes(&plan[i], &bytes));
+        if (bytes) SL_GO(sl_tier_take(p->tier, bytes, plan[i].what, plan[i].where));
+    }
+    *out = p;
+    return SL_OK;
+
+fail:
+    sl_program_close(p);
+    return st;
+}
+
+void sl_program_close(sl_program *p) {
+    if (!p) return;
+    void *const all[] = {p->normed, p->q,        p->k,      p->v,         p->attended, p->gate,
+                         p->up,     p->embedded, p->picked, p->projected, p->logits};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) sl_tier_put(p->tier, all[i]);
+    free(p->inv_freq);
+    free(p);
+}
+
+sl_status sl_program_embed(sl_program *p, const sl_layer_weights *w, const sl_rows *rows,
+                           void *hidden) {
+    const sl_model_config *c = p->config;
+    const sl_backend_ops *op = p->be->ops;
+    const int n = rows->n_rows;
+    if (has_projections(c)) {
+        SL_TRY(op->embed(p->be, p->embedded, &w->matrix[SL_ROLE_TOKEN_EMBED], rows));
+        SL_TRY(op->linear(p->be, hidden, c->hidden, p->embedded, &w->matrix[SL_ROLE_PROJECT_IN],
+                          NULL, n, 0));
+    } else {
+        SL_TRY(op->embed(p->be, hidden, &w->matrix[SL_ROLE_TOKEN_EMBED], rows));
+    }
+    if (c->positions == SL_POSITIONS_LEARNED)
+        SL_TRY(op->add_positions(p->be, hidden, &w->matrix[SL_ROLE_POS_EMBED], c->position_offset,
+                                 rows));
+    return SL_OK;
+}
+
+static sl_status norm(sl_program *p, void *y, const void *x, const sl_layer_weights *w,
+                      sl_role gain, sl_role bias, int n_rows) {
+    const sl_model_config *c = p->config;
+    return p->be->ops->norm(p->be, y, x, w->vector[gain], w->vector[bias], c->norm, c->norm_eps,
+                            n_rows, c->hidden);
+}
+
+/* Queries, keys and values of the rows, normed and rotated as the model wants, keys and values in
+ * the pages; then attention.  x: [n, hidden]; the result stands in p->attended. */
+static sl_status attention(sl_program *p, const sl_layer_weights *w, const sl_kv_view *cache,
+                           const sl_rows *rows, const void *x) {
+    const sl_model_config *c = p->config;
+    const sl_backend_ops *op = p->be->ops;
+    const int n = rows->n_rows, q_cols = p->q_cols, kv_cols = p->kv_cols;
+    SL_TRY(
+        op->linear(p->be, p->q, q_cols, x, &w->matrix[SL_ROLE_Q], w->vector[SL_ROLE_Q_BIAS], n, 0));
+    SL_TRY(op->linear(p->be, p->k, kv_cols, x, &w->matrix[SL_ROLE_K], w->vector[SL_ROLE_K_BIAS], n,
+                      0));
+    SL_TRY(op->linear(p->be, p->v, kv_cols, x, &w->matrix[SL_ROLE_V], w->vector[SL_ROLE_V_BIAS], n,
+                      0));
+    if (c->qk_norm) { /* every head is a row of its own */
+        SL_TRY(op->norm(p->be, p->q, p->q, w->vector[SL_ROLE_Q_NORM_GAIN], NULL, SL_NORM_RMS,
+                        c->norm_eps, n * c->n_heads, c->head_dim));
+        SL_TRY(op->norm(p->be, p->k, p->k, w->vector[SL_ROLE_K_NORM_GAIN], NULL, SL_NORM_RMS,
+                        c->norm_eps, n * c->n_kv_heads, c->head_dim));
+    }
+    if (c->positions == SL_POSITIONS_ROPE) {
+        SL_TRY(op->rope(p->be, p->q, q_cols, c->n_heads, c->head_dim, p->inv_freq, rows));
+        SL_TRY(op->rope(p->be, p->k, kv_cols, c->n_kv_heads, c->head_dim, p->inv_freq, rows));
+    }
+    SL_TRY(op->kv_append(p->be, cache, p->k, p->v, kv_cols, rows));
+    return op->attend(p->be, p->attended, p->q, q_cols, c->n_heads, cache, p->scale,
+                      c->sliding_window, rows);
+}
+
+/* hidden += MLP(x); x: [n, hidden], not hidden itself. */
+static sl_status mlp(sl_program *p, const sl_layer_weights *w, int n, const void *x, void *hidden) {
+    const sl_model_config *c = p->config;
+    const sl_backend_ops *op = p->be->ops;
+    if (c->gated_mlp) {
+        SL_TRY(op->linear(p->be, p->gate, c->ffn, x, &w->matrix[SL_ROLE_GATE],
+                          w->vector[SL_ROLE_GATE_BIAS], n, 0));
+        SL_TRY(op->linear(p->be, p->up, c->ffn, x, &w->matrix[SL_ROLE_UP],
+                          w->vector[SL_ROLE_UP_BIAS], n, 0));
+        SL_TRY(op->activate(p->be, p->gate, p->gate, p->up, c->ffn, c->act, n, c->ffn));
+    } else {
+        SL_TRY(op->linear(p->be, p->gate, c->ffn, x, &w->matrix[SL_ROLE_UP],
+                          w->vector[SL_ROLE_UP_BIAS], n, 0));
+        SL_TRY(op->activate(p->be, p->gate, p->gate, NULL, c->ffn, c->act, n, c->ffn));
+    }
+    return op->linear(p->be, hidden, c->hidden, p->gate, &w->matrix[SL_ROLE_DOWN],
+                      w->vector[SL_ROLE_DOWN_BIAS], n, 1);
+}
+
+sl_status sl_program_layer(sl_program *p, const sl_layer_weights *w, const sl_kv_view *cache,
+                           const sl_rows *rows, void *hidden) {
+    const sl_model_config *c = p->config;
+    const sl_backend_ops *op = p->be->ops;
+    const int n = rows->n_rows;
+    const int pre = c->norm_place == SL_NORM_PRE;
+
+    if (pre)
+        SL_TRY(norm(p, p->normed, hidden, w, SL_ROLE_ATTN_NORM_GAIN, SL_ROLE_ATTN_NORM_BIAS, n));
+    SL_TRY(attention(p, w, cache, rows, pre ? p->normed : hidden));
+    SL_TRY(op->linear(p->be, hidden, c->hidden, p->attended, &w->matrix[SL_ROLE_O],
+                      w->vector[SL_ROLE_O_BIAS], n, 1));
+    if (!pre) {
+        SL_TRY(norm(p, hidden, hidden, w, SL_ROLE_ATTN_NORM_GAIN, SL_ROLE_ATTN_NORM_BIAS, n));
+        SL_TRY(mlp(p, w, n, hidden, hidden));
+        return norm(p, hidden, hidden, w, SL_ROLE_MLP_NORM_GAIN, SL_ROLE_MLP_NORM_BIAS, n);
+    }
+    SL_TRY(norm(p, p->normed, hidden, w, SL_ROLE_MLP_NORM_GAIN, SL_ROLE_MLP_NORM_BIAS, n));
+    return mlp(p, w, n, p->normed, hidden);
+}
+
+sl_status sl_program_head(sl_program *p, const sl_layer_weights *w, const sl_rows *rows,
+                          const void *hidden, const sl_choice_ask *ask, sl_choice *out) {
+    const sl_model_config *c = p->config;
+    const sl_backend_ops *op = p->be->ops;
+    for (int i = 0; i < rows->n_wanted; i += p->logits_rows) {
+        const int left = rows->n_wanted - i;
+        const int n = left < p->logits_rows ? left : p->logits_rows;
+        const void *x = p->picked;
+        SL_TRY(op->gather(p->be, p->picked, hidden, rows->wanted + i, n, c->hidden));
+        if (c->final_norm)
+            SL_TRY(norm(p, p->picked, p->picked, w, SL_ROLE_FINAL_NORM_GAIN,
+                        SL_ROLE_FINAL_NORM_BIAS, n));
+        if (has_projections(c)) {
+            SL_TRY(op->linear(p->be, p->projected, c->embed_dim, p->picked,
+                              &w->matrix[SL_ROLE_PROJECT_OUT], NULL, n, 0));
+            x = p->projected;
+        }
+        SL_TRY(op->linear(p->be, p->logits, c->vocab, x, &w->matrix[SL_ROLE_HEAD], NULL, n, 0));
+        SL_TRY(op->choose(p->be, p->logits, n, c->vocab, ask + i, out + i));
+    }
+    return SL_OK;
+}
