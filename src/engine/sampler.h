@@ -57,7 +57,8 @@ typedef struct {
 
 typedef struct {
     int32_t id;    /* chosen token, or the target */
-    float logprob; /* of `id`; the same number as in top[] where it is among them */
+    float logprob; /* of `id`; the same number as in top[] where it is among them; 0 when n_logprobs
+                    * is -1 and nothing is scored */
     int n_top;
     sl_logprob top[SL_MAX_LOGPROBS]; /* highest first, ties by lower id */
 } sl_choice;
@@ -67,9 +68,14 @@ size_t sl_sampler_scratch_bytes(int vocab);
 
 /* Chooses or scores one row.
  *   logits   host, float32, [vocab]; overwritten
- *   scratch  sl_sampler_scratch_bytes(vocab), any content
- * Greedy takes the lowest id among equals.  Log-probabilities come from the logits before bias,
- * penalties and temperature.  A row with NaN gives SL_ERR_DEVICE. */
+ *   scratch  sl_sampler_scratch_bytes(vocab), aligned for float, any content
+ * The choice is made after penalties, bias, bans, temperature, top_k, top_p, min_p, in this order;
+ * each filter keeps the first tokens by (logit, lower id), at least one.  top_p is a share of what
+ * top_k left.  The random number sl_rng_at(key, step) inverts the cumulative distribution of what
+ * is left in the order of ids.  Greedy takes the lowest id among equals.  Log-probabilities come
+ * from the logits before bias, penalties and temperature, and need no choice to be among top[].
+ * Errors: SL_ERR_DEVICE (a logit is NaN or +inf, or all are -inf), SL_ERR_ARG (a parameter or id
+ * out of range, or all tokens banned). */
 sl_status sl_sampler_choose(float *logits, int vocab, const sl_choice_ask *ask, void *scratch,
                             sl_choice *out);
 
