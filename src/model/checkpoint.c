@@ -155,7 +155,7 @@ sl_status sl_checkpoint_shape_bytes(const char *file, const char *name,
                        "block of %llu",
                        file, name, (unsigned long long)cols, sl_dtype_name(claim->dtype),
                        (unsigned long long)block);
-    uint64_t bytes;
+    uint64_t bytes = 0;
     if (__builtin_mul_overflow(elems / block, block_bytes, &bytes))
         return SL_FAIL(SL_ERR_FORMAT, "%s: tensor \"%s\": its size in bytes overflows", file, name);
     *out = bytes;
@@ -165,7 +165,7 @@ sl_status sl_checkpoint_shape_bytes(const char *file, const char *name,
 static sl_status reserve_entry(sl_checkpoint *ckpt) {
     if (ckpt->n_entries < ckpt->cap_entries) return SL_OK;
     const size_t cap = ckpt->cap_entries ? 2 * ckpt->cap_entries : 64;
-    size_t bytes;
+    size_t bytes = 0;
     SL_TRY(sl_size_mul(cap, sizeof *ckpt->entries, &bytes));
     sl_checkpoint_entry *grown = realloc(ckpt->entries, bytes);
     if (!grown)
@@ -179,7 +179,7 @@ sl_status sl_checkpoint_add_tensor(sl_checkpoint *ckpt, size_t file_index,
                                    const sl_checkpoint_claim *claim) {
     const sl_checkpoint_file *file = &ckpt->files[file_index];
     char name[SL_TENSOR_NAME_MAX + 1];
-    uint64_t bytes;
+    uint64_t bytes = 0;
     SL_TRY(check_name(file, claim->name, claim->name_bytes));
     memcpy(name, claim->name, claim->name_bytes);
     name[claim->name_bytes] = '\0';
@@ -274,7 +274,7 @@ static void sort_entries(sl_checkpoint *ckpt, int (*compare)(const void *, const
 }
 
 sl_status sl_checkpoint_finish(sl_checkpoint *ckpt, sl_checkpoint_ranges ranges) {
-    size_t bytes;
+    size_t bytes = 0;
     SL_TRY(sl_size_mul(ckpt->n_entries + 1, sizeof(*ckpt->by_name), &bytes));
     ckpt->by_name = malloc(bytes);
     if (!ckpt->by_name) return SL_FAIL(SL_ERR_NOMEM, "%s: out of host memory", ckpt->path);

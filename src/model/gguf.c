@@ -39,8 +39,8 @@ typedef struct {
 static sl_status take_info(sl_gguf_cursor *cursor, uint64_t index, tensor_info *info) {
     const char *path = cursor->file->path;
     char shown[128];
-    uint32_t n_dims, type;
-    uint64_t dim;
+    uint32_t n_dims = 0, type = 0;
+    uint64_t dim = 0;
     sl_checkpoint_claim *claim = &info->claim;
     *claim = (sl_checkpoint_claim){.name = info->name, .dims = info->dims};
 
@@ -89,7 +89,7 @@ static sl_status alignment_of(const sl_gguf_cursor *cursor, const sl_gguf_meta *
 
 static sl_status take_preamble(sl_gguf_cursor *cursor, uint64_t *n_tensors, uint64_t *n_pairs) {
     char magic[4], shown[8];
-    uint32_t version;
+    uint32_t version = 0;
     SL_TRY(sl_gguf_take(cursor, magic, sizeof magic));
     if (memcmp(magic, "GGUF", 4) != 0)
         return SL_FAIL(SL_ERR_FORMAT, "%s: begins with \"%s\", expected \"GGUF\"",
@@ -156,8 +156,8 @@ sl_status sl_gguf_open(const char *path, sl_checkpoint **out) {
     sl_status st = SL_OK;
     sl_checkpoint *ckpt = NULL;
     sl_gguf_meta *meta = NULL;
-    uint64_t n_tensors, n_pairs, align;
-    size_t file;
+    uint64_t n_tensors = 0, n_pairs = 0, align = 0;
+    size_t file = 0;
     sl_gguf_cursor *cursor = calloc(1, sizeof *cursor);
     if (!cursor) return SL_FAIL(SL_ERR_NOMEM, "%s: out of host memory", path);
     SL_GO(sl_checkpoint_new(SL_CHECKPOINT_GGUF, path, &ckpt));

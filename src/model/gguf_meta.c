@@ -76,7 +76,7 @@ sl_status sl_gguf_take_u64(sl_gguf_cursor *cursor, uint64_t *out) {
 }
 
 sl_status sl_gguf_take_length(sl_gguf_cursor *cursor, size_t max, size_t *out) {
-    uint64_t n;
+    uint64_t n = 0;
     SL_TRY(sl_gguf_take_u64(cursor, &n));
     if (n > max)
         return SL_FAIL(SL_ERR_FORMAT, "%s: %s: a string of %llu bytes, expected at most %zu",
@@ -168,7 +168,7 @@ static sl_status take_number(sl_gguf_cursor *cursor, uint32_t type, int64_t *i, 
 
 static sl_status take_string(sl_gguf_cursor *cursor, size_t max, char **out, size_t *bytes_out) {
     sl_status st = SL_OK;
-    size_t bytes;
+    size_t bytes = 0;
     SL_TRY(sl_gguf_take_length(cursor, max, &bytes));
     char *text = malloc(bytes + 1);
     if (!text) return out_of_memory(cursor);
@@ -228,8 +228,8 @@ fail:
 
 static sl_status take_array(sl_gguf_cursor *cursor, sl_gguf_value *value) {
     sl_status st = SL_OK;
-    uint32_t type;
-    uint64_t n64;
+    uint32_t type = 0;
+    uint64_t n64 = 0;
     SL_TRY(sl_gguf_take_u32(cursor, &type));
     SL_TRY(sl_gguf_take_u64(cursor, &n64));
     if (type >= N_TYPES || type == TYPE_ARRAY)
@@ -264,7 +264,7 @@ fail:
 }
 
 static sl_status take_value(sl_gguf_cursor *cursor, sl_gguf_value *value) {
-    uint32_t type;
+    uint32_t type = 0;
     SL_TRY(sl_gguf_take_u32(cursor, &type));
     if (type >= N_TYPES)
         return SL_FAIL(SL_ERR_FORMAT, "%s: %s: value type %u, expected 0..%d", cursor->file->path,
@@ -272,7 +272,7 @@ static sl_status take_value(sl_gguf_cursor *cursor, sl_gguf_value *value) {
     value->kind = types[type].kind;
     if (type == TYPE_ARRAY) return take_array(cursor, value);
     if (type != TYPE_STRING) return take_number(cursor, type, &value->i, &value->f);
-    char *text;
+    char *text = NULL;
     SL_TRY(take_string(cursor, STRING_MAX, &text, &value->s_bytes));
     value->s = text;
     return SL_OK;
@@ -281,7 +281,7 @@ static sl_status take_value(sl_gguf_cursor *cursor, sl_gguf_value *value) {
 /* `pair` starts zeroed; what a failure leaves in it is freed with the metadata. */
 static sl_status take_pair(sl_gguf_cursor *cursor, size_t index, sl_gguf_pair *pair) {
     char shown[128];
-    size_t key_bytes;
+    size_t key_bytes = 0;
     snprintf(cursor->where, sizeof cursor->where, "metadata key %zu", index);
     SL_TRY(take_string(cursor, KEY_MAX, &pair->key, &key_bytes));
     sl_checkpoint_printable(pair->key, key_bytes, shown, sizeof shown);
