@@ -42,7 +42,14 @@ const char *sl_error_message(void);
 /* "out of memory", "input/output error", ...: a constant text for a code. */
 const char *sl_status_name(sl_status status);
 
-#define SL_FAIL(code, ...) sl_fail_at((code), __FILE__, __LINE__, __VA_ARGS__)
+/* The value is `code` itself, not the call's, so that a compiler that sees a constant code knows
+ * that the result is not SL_OK and does not take the outputs of a failed call for uninitialised. */
+#define SL_FAIL(code, ...)                                                                         \
+    (__extension__({                                                                               \
+        const sl_status sl_fail_code_ = (code);                                                    \
+        sl_fail_at(sl_fail_code_, __FILE__, __LINE__, __VA_ARGS__);                                \
+        sl_fail_code_;                                                                             \
+    }))
 
 /* Return early with the callee's status.  Only where nothing is owned yet. */
 #define SL_TRY(expr)                                                                               \
