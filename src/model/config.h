@@ -77,9 +77,9 @@ typedef struct {
     sl_activation act;
     int tied_head; /* 1: the head is the token embedding */
 
-    int bos_id; /* -1: none */
+    int bos_id; /* -1: none; so too where the file names an id outside of the vocabulary */
     int pad_id; /* -1: none */
-    int n_eos;
+    int n_eos;  /* ids outside of the vocabulary are left out: the model cannot produce them */
     int eos_id[SL_MAX_EOS];
 } sl_model_config;
 
@@ -91,6 +91,11 @@ sl_status sl_config_check(const sl_model_config *config, const char *where);
  * Unknown architectures and unsupported options are SL_ERR_FORMAT, by name. */
 sl_status sl_config_parse_json(const char *text, size_t bytes, const char *where,
                                sl_model_config *out);
+
+/* Adds the end-of-sequence ids of an HF generation_config.json to the config's; nothing else of
+ * that file matters here.  Errors: SL_ERR_FORMAT; *config is unchanged then. */
+sl_status sl_config_merge_generation(const char *text, size_t bytes, const char *where,
+                                     sl_model_config *config);
 
 /* The published OPT family by name: "opt-125m" ... "opt-175b", "galactica-125m" ... .
  * Errors: SL_ERR_ARG naming the text and listing the known names. */
