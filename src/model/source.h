@@ -70,6 +70,11 @@ typedef struct sl_source sl_source;
  * Every tensor that the config calls for is found and its shape checked here, before any is read.
  * Errors: SL_ERR_IO, SL_ERR_FORMAT, SL_ERR_ARG; the message names file, tensor, expected, found. */
 sl_status sl_source_open(const char *model, uint64_t dummy_seed, sl_source **out);
+
+/* Opens dummy weights for a config made by the caller; `name` is what sl_source_path() gives.
+ * Errors: SL_ERR_FORMAT (sl_config_check), SL_ERR_NOMEM. */
+sl_status sl_source_open_dummy(const sl_model_config *config, const char *name, uint64_t seed,
+                               sl_source **out);
 void sl_source_close(sl_source *source);
 
 const sl_model_config *sl_source_config(const sl_source *source);
