@@ -1,0 +1,125 @@
+#include "model/layout.h"
+
+#include <stdlib.h>
+
+#include "base/bytes.h"
+
+/* A layer's matrices in the order that a sweep needs them; the order of the enum. */
+static int is_packed(const sl_source *source, int layer, sl_role role, int with_tied_head) {
+    if (!sl_source_has(source, layer, role)) return 0;
+    return role != SL_ROLE_HEAD || with_tied_head || !sl_source_config(source)->tied_head;
+}
+
+static sl_status count_slabs(int64_t rows, size_t row_bytes, int64_t *out) {
+    if (rows < 1 || row_bytes < 1)
+        return SL_FAIL(SL_ERR_FORMAT, "a matrix of %lld rows of %zu bytes cannot be packed",
+                       (long long)rows, row_bytes);
+    /* As many slabs as can have SL_PIECE_BYTES each; none is then twice as large, but for rows that
+     * are themselves longer. */
+    const int64_t rows_min = (int64_t)((SL_PIECE_BYTES + row_bytes - 1) / row_bytes);
+    *out = rows < rows_min ? 1 : rows / rows_min;
+    return SL_OK;
+}
+
+static sl_status count_pieces(const sl_source *source, int layer, int with_tied_head,
+                              int *n_vectors, int64_t *n_pieces) {
+    *n_vectors = 0;
+    *n_pieces = 0;
+    for (int r = 0; r < SL_ROLE_COUNT; r++) {
+        const sl_role role = (sl_role)r;
+        if (!is_packed(source, layer, role, with_tied_head)) continue;
+        int64_t n = 1;
+        if (sl_role_is_vector(role)) {
+            (*n_vectors)++;
+        } else {
+            int64_t rows, cols;
+            sl_dtype dtype;
+            size_t row_bytes;
+            SL_TRY(sl_source_shape(source, layer, role, &rows, &cols, &dtype));
+            SL_TRY(sl_dtype_row_bytes(dtype, cols, &row_bytes));
+            SL_TRY(count_slabs(rows, row_bytes, &n));
+        }
+        *n_pieces += n;
+    }
+    return SL_OK;
+}
+
+/* Appends a piece at the next offset of that alignment. */
+static sl_status append(sl_layout *layout, sl_piece piece, size_t align) {
+    if (layout->bytes > SIZE_MAX / 2)
+        return SL_FAIL(SL_ERR_NOMEM, "layer %d is %zu bytes long", layout->layer, layout->bytes);
+    piece.offset_bytes = sl_align_up(layout->bytes, align);
+    SL_TRY(sl_size_mul((size_t)piece.n_rows, piece.row_bytes, &piece.bytes));
+    SL_TRY(sl_size_add(piece.offset_bytes, piece.bytes, &layout->bytes));
+    layout->pieces[layout->n_pieces++] = piece;
+    return SL_OK;
+}
+
+static sl_status append_vector(sl_layout *layout, const sl_source *source, sl_role role) {
+    sl_piece piece = {.role = role, .n_rows = 1};
+    int64_t rows;
+    SL_TRY(sl_source_shape(source, layout->layer, role, &rows, &piece.cols, &piece.dtype));
+    piece.dtype = SL_DTYPE_F32; /* whatever it is stored in */
+    SL_TRY(sl_dtype_row_bytes(piece.dtype, piece.cols, &piece.row_bytes));
+    return append(layout, piece, SL_VECTOR_ALIGN);
+}
+
+static sl_status append_matrix(sl_layout *layout, const sl_source *source, sl_role role) {
+    sl_piece piece = {.role = role};
+    int64_t rows, n_slabs;
+    SL_TRY(sl_source_shape(source, layout->layer, role, &rows, &piece.cols, &piece.dtype));
+    SL_TRY(sl_dtype_row_bytes(piece.dtype, piece.cols, &piece.row_bytes));
+    SL_TRY(count_slabs(rows, piece.row_bytes, &n_slabs));
+    for (int64_t i = 0; i < n_slabs; i++) {
+        piece.row0 = rows * i / n_slabs;
+        piece.n_rows = rows * (i + 1) / n_slabs - piece.row0;
+        SL_TRY(append(layout, piece, SL_PACK_ALIGN));
+    }
+    return SL_OK;
+}
+
+sl_status sl_layout_make(const sl_source *source, int layer, int with_tied_head, sl_layout *out) {
+    const int n_layers = sl_source_config(source)->n_layers;
+    if (layer < SL_LAYER_EMBED || layer > n_layers)
+        return SL_FAIL(SL_ERR_ARG, "layout of layer %d, expected %d to %d", layer, SL_LAYER_EMBED,
+                       n_layers);
+    sl_layout layout = {.layer = layer};
+    int64_t n_pieces;
+    SL_TRY(count_pieces(source, layer, with_tied_head, &layout.n_vectors, &n_pieces));
+
+    sl_status st = SL_OK;
+    /* A layer without tensors is possible (a final layer without norm and with a tied head). */
+    layout.pieces = calloc(n_pieces > 0 ? (size_t)n_pieces : 1, sizeof *layout.pieces);
+    if (!layout.pieces)
+        return SL_FAIL(SL_ERR_NOMEM, "layout of layer %d: no memory for %lld pieces", layer,
+                       (long long)n_pieces);
+    for (int r = SL_ROLE_N_MATRICES; r < SL_ROLE_COUNT; r++)
+        if (is_packed(source, layer, (sl_role)r, with_tied_head))
+            SL_GO(append_vector(&layout, source, (sl_role)r));
+    for (int r = 0; r < SL_ROLE_N_MATRICES; r++)
+        if (is_packed(source, layer, (sl_role)r, with_tied_head))
+            SL_GO(append_matrix(&layout, source, (sl_role)r));
+    layout.bytes = sl_align_up(layout.bytes, SL_PACK_ALIGN);
+    *out = layout;
+    return SL_OK;
+
+fail:
+    sl_layout_free(&layout);
+    return st;
+}
+
+void sl_layout_free(sl_layout *layout) {
+    if (!layout) return;
+    free(layout->pieces);
+    *layout = (sl_layout){0};
+}
+
+sl_status sl_layout_read(const sl_source *source, const sl_layout *layout, int piece, void *dst) {
+    if (piece < 0 || piece >= layout->n_pieces)
+        return SL_FAIL(SL_ERR_ARG, "piece %d of layer %d, expected 0 to %d", piece, layout->layer,
+                       layout->n_pieces - 1);
+    const sl_piece *p = &layout->pieces[piece];
+    if (sl_role_is_vector(p->role))
+        return sl_source_read_vector(source, layout->layer, p->role, dst, p->cols);
+    return sl_source_read_rows(source, layout->layer, p->role, p->row0, p->n_rows, dst, p->bytes);
+}
