@@ -1,4 +1,4 @@
-/* cpu_backend.h - the backend that computes on the host: plain operators, BLAS and SIMD.
+/* cpu_backend.h - the backend that computes on the host: plain operators, blocked and SIMD ones.
  *
  * Layer: kernels.  May include: src.  Thread safety: one thread per backend; it uses its own
  * OpenMP team.
@@ -8,19 +8,23 @@
 
 #include "engine/backend.h"
 
+/* Instruction sets of the vector kernels. */
+typedef enum { SL_CPU_AUTO, SL_CPU_PLAIN_C, SL_CPU_AVX2, SL_CPU_AVX512 } sl_cpu_simd;
+
 typedef struct {
-    int n_threads; /* 0: the processors that this process may run on */
-    int reference; /* 1: plain C operators only, the oracle of every test; slow */
+    int n_threads;    /* 0: the processors that this process may run on; never more than those */
+    int reference;    /* 1: plain C operators only, the oracle of every test; slow */
+    sl_cpu_simd simd; /* AUTO: the widest that this processor has */
 } sl_cpu_options;
 
 /* Opens a CPU backend; activations are float32.  Close with sl_backend_close().
- * Errors: SL_ERR_ARG, SL_ERR_NOMEM. */
+ * Errors: SL_ERR_ARG (also an instruction set that this processor lacks), SL_ERR_NOMEM. */
 sl_status sl_cpu_backend_open(const sl_cpu_options *options, sl_backend **out);
 
 /* Threads that it computes with. */
 int sl_cpu_backend_threads(const sl_backend *be);
 
-/* "avx512", "avx2" or "c": the attention and conversion kernels chosen at run time. */
+/* "avx512", "avx2" or "c": the kernels in use. */
 const char *sl_cpu_backend_simd(const sl_backend *be);
 
 #endif

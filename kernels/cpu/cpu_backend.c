@@ -1,0 +1,247 @@
+#include "cpu/cpu_backend.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "cpu/cpu_check.h"
+#include "cpu/cpu_ops.h"
+#include "cpu/cpu_reference.h"
+#include "cpu/cpu_state.h"
+
+enum { BUFFER_ALIGN = 64 };
+
+static void buffer_free(sl_cpu_buffer *buffer) {
+    free(buffer->data);
+    *buffer = (sl_cpu_buffer){0};
+}
+
+sl_status sl_cpu_reserve(sl_cpu_buffer *buffer, size_t bytes, const char *what) {
+    if (bytes <= buffer->bytes) return SL_OK;
+    size_t room;
+    SL_TRY(sl_size_add(bytes, BUFFER_ALIGN, &room));
+    room = sl_align_up(bytes, BUFFER_ALIGN);
+    buffer_free(buffer); /* first: nothing is kept, and both at once may not fit */
+    void *data = aligned_alloc(BUFFER_ALIGN, room);
+    if (!data)
+        return SL_FAIL(SL_ERR_NOMEM, "cpu backend: no %zu bytes of scratch for %s", room, what);
+    *buffer = (sl_cpu_buffer){.data = data, .bytes = room};
+    return SL_OK;
+}
+
+sl_status sl_cpu_reserve_own(sl_cpu *cpu, size_t bytes, const char *what) {
+    if (bytes <= cpu->own_bytes) return SL_OK;
+    /* Parts a page apart: threads share no cache line. */
+    size_t part, total;
+    SL_TRY(sl_size_add(bytes, 4096, &part));
+    part = sl_align_up(bytes, 4096);
+    SL_TRY(sl_size_mul(part, (size_t)cpu->n_threads, &total));
+    cpu->own_bytes = 0;
+    SL_TRY(sl_cpu_reserve(&cpu->own, total, what));
+    cpu->own_bytes = part;
+    return SL_OK;
+}
+
+static void backend_close(sl_backend *be) {
+    sl_cpu *cpu = sl_cpu_of(be);
+    buffer_free(&cpu->shared);
+    buffer_free(&cpu->own);
+    buffer_free(&cpu->rope_table);
+    buffer_free(&cpu->rope_freq);
+    free(cpu);
+}
+
+static sl_status backend_sync(sl_backend *be) {
+    (void)be; /* every operator has computed before it returned */
+    return SL_OK;
+}
+
+static sl_status embed(sl_backend *be, void *y, const sl_weight *token_table, const sl_rows *rows) {
+    SL_TRY(sl_cpu_check_embed(y, token_table, rows));
+    sl_cpu_embed(sl_cpu_of(be), y, token_table, rows);
+    return SL_OK;
+}
+
+static sl_status add_positions(sl_backend *be, void *y, const sl_weight *pos_table,
+                               int position_offset, const sl_rows *rows) {
+    SL_TRY(sl_cpu_check_add_positions(y, pos_table, position_offset, rows));
+    return sl_cpu_add_positions(sl_cpu_of(be), y, pos_table, position_offset, rows);
+}
+
+static sl_status norm(sl_backend *be, void *y, const void *x, const float *gain, const float *bias,
+                      sl_norm_kind kind, float eps, int n_rows, int cols) {
+    SL_TRY(sl_cpu_check_norm(y, x, kind, eps, n_rows, cols));
+    if (sl_cpu_of(be)->reference)
+        sl_cpu_reference_norm(y, x, gain, bias, kind, eps, n_rows, cols);
+    else
+        sl_cpu_norm(sl_cpu_of(be), y, x, gain, bias, kind, eps, n_rows, cols);
+    return SL_OK;
+}
+
+static sl_status linear(sl_backend *be, void *y, int ldy, const void *x, const sl_weight *w,
+                        const float *bias, int n_rows, int accumulate) {
+    sl_cpu *cpu = sl_cpu_of(be);
+    SL_TRY(sl_cpu_check_linear(y, ldy, x, w, n_rows));
+    if (n_rows == 0) return SL_OK;
+    if (!cpu->reference) return sl_cpu_linear(cpu, y, ldy, x, w, bias, n_rows, accumulate);
+    SL_TRY(sl_cpu_reserve(&cpu->shared, (size_t)w->cols * sizeof(float), "a weight row"));
+    sl_cpu_reference_linear(y, ldy, x, w, bias, n_rows, accumulate, cpu->shared.data);
+    return SL_OK;
+}
+
+static sl_status rope(sl_backend *be, void *x, int ldx, int n_heads, int head_dim,
+                      const float *inv_freq, const sl_rows *rows) {
+    SL_TRY(sl_cpu_check_rope(x, ldx, n_heads, head_dim, inv_freq, rows));
+    if (!sl_cpu_of(be)->reference)
+        return sl_cpu_rope(sl_cpu_of(be), x, ldx, n_heads, head_dim, inv_freq, rows);
+    sl_cpu_reference_rope(x, ldx, n_heads, head_dim, inv_freq, rows);
+    return SL_OK;
+}
+
+static sl_status kv_append(sl_backend *be, const sl_kv_view *cache, const void *k, const void *v,
+                           int ld, const sl_rows *rows) {
+    SL_TRY(sl_cpu_check_kv_append(cache, k, v, ld, rows));
+    sl_cpu_kv_append(sl_cpu_of(be), cache, k, v, ld, rows);
+    return SL_OK;
+}
+
+static sl_status attend(sl_backend *be, void *out, const void *q, int ldq, int n_heads,
+                        const sl_kv_view *cache, float scale, int window, const sl_rows *rows) {
+    sl_cpu *cpu = sl_cpu_of(be);
+    SL_TRY(sl_cpu_check_attend(out, q, ldq, n_heads, cache, window, rows));
+    if (rows->n_rows == 0) return SL_OK;
+    if (!cpu->reference)
+        return sl_cpu_attend(cpu, out, q, ldq, n_heads, cache, scale, window, rows);
+    size_t n_keys = 0;
+    for (int s = 0; s < rows->n_segments; s++) {
+        const size_t n = (size_t)rows->segment[s].position0 + (size_t)rows->segment[s].n_rows;
+        if (n > n_keys) n_keys = n;
+    }
+    SL_TRY(sl_cpu_reserve(&cpu->shared, (n_keys + (size_t)cache->format.head_dim) * sizeof(double),
+                          "attention weights"));
+    sl_cpu_reference_attend(out, q, ldq, n_heads, cache, scale, window, rows, cpu->shared.data);
+    return SL_OK;
+}
+
+static sl_status activate(sl_backend *be, void *y, const void *g, const void *u, int ld,
+                          sl_activation act, int n_rows, int n_cols) {
+    SL_TRY(sl_cpu_check_activate(y, g, ld, act, n_rows, n_cols));
+    if (sl_cpu_of(be)->reference)
+        sl_cpu_reference_activate(y, g, u, ld, act, n_rows, n_cols);
+    else
+        sl_cpu_activate(sl_cpu_of(be), y, g, u, ld, act, n_rows, n_cols);
+    return SL_OK;
+}
+
+static sl_status add(sl_backend *be, void *y, const void *x, int n_rows, int cols) {
+    SL_TRY(sl_cpu_check_shape("add", y, x, n_rows, cols));
+    sl_cpu_add(sl_cpu_of(be), y, x, n_rows, cols);
+    return SL_OK;
+}
+
+static sl_status gather(sl_backend *be, void *y, const void *x, const int32_t *index, int n,
+                        int cols) {
+    SL_TRY(sl_cpu_check_gather(y, x, index, n, cols));
+    sl_cpu_gather(sl_cpu_of(be), y, x, index, n, cols);
+    return SL_OK;
+}
+
+static sl_status choose(sl_backend *be, void *logits, int n_rows, int vocab,
+                        const sl_choice_ask *ask, sl_choice *out) {
+    SL_TRY(sl_cpu_check_choose(logits, n_rows, vocab, ask, out));
+    return sl_cpu_choose(sl_cpu_of(be), logits, n_rows, vocab, ask, out);
+}
+
+static sl_status page_copy(sl_backend *be, const sl_kv_view *cache, int32_t from, int32_t to) {
+    (void)be;
+    SL_TRY(sl_cpu_check_page_copy(cache, from, to));
+    sl_cpu_page_copy(cache, from, to);
+    return SL_OK;
+}
+
+static const sl_backend_ops cpu_ops = {
+    .name = "cpu",
+    .act_bytes = sizeof(float),
+    .close = backend_close,
+    .sync = backend_sync,
+    .embed = embed,
+    .add_positions = add_positions,
+    .norm = norm,
+    .linear = linear,
+    .rope = rope,
+    .kv_append = kv_append,
+    .attend = attend,
+    .activate = activate,
+    .add = add,
+    .gather = gather,
+    .choose = choose,
+    .page_copy = page_copy,
+};
+
+/* Processors that this process may run on: what taskset, mpirun's binding or a container left. */
+static int allowed_processors(void) {
+    /* The mask has to be as large as the kernel's; 8192 processors are the most that Linux has. */
+    enum { MAX_PROCESSORS = 8192 };
+    const size_t bytes = CPU_ALLOC_SIZE(MAX_PROCESSORS);
+    cpu_set_t *set = CPU_ALLOC(MAX_PROCESSORS);
+    int n = 1;
+    if (set && sched_getaffinity(0, bytes, set) == 0) n = CPU_COUNT_S(bytes, set);
+    CPU_FREE(set);
+    return n > 0 ? n : 1;
+}
+
+static sl_status choose_kernels(const sl_cpu_options *options, const sl_cpu_kernels **out) {
+    const sl_cpu_kernels *plain = sl_cpu_kernels_plain();
+    const sl_cpu_kernels *avx2 = sl_cpu_kernels_avx2();
+    const sl_cpu_kernels *avx512 = sl_cpu_kernels_avx512();
+    const sl_cpu_kernels *chosen = NULL;
+    switch (options->simd) {
+    case SL_CPU_AUTO:
+        chosen = avx512 ? avx512 : avx2 ? avx2 : plain;
+        if (options->reference) chosen = plain;
+        break;
+    case SL_CPU_PLAIN_C:
+        chosen = plain;
+        break;
+    case SL_CPU_AVX2:
+        chosen = avx2;
+        break;
+    case SL_CPU_AVX512:
+        chosen = avx512;
+        break;
+    }
+    if (!chosen)
+        return SL_FAIL(SL_ERR_ARG, "cpu backend: this processor has no instruction set %d",
+                       (int)options->simd);
+    *out = chosen;
+    return SL_OK;
+}
+
+sl_status sl_cpu_backend_open(const sl_cpu_options *options, sl_backend **out) {
+    if (!options || !out) return SL_FAIL(SL_ERR_ARG, "cpu backend: no options or no result");
+    if (options->n_threads < 0)
+        return SL_FAIL(SL_ERR_ARG, "cpu backend: %d threads", options->n_threads);
+    const sl_cpu_kernels *kernels = NULL;
+    SL_TRY(choose_kernels(options, &kernels));
+
+    sl_cpu *cpu = calloc(1, sizeof *cpu);
+    if (!cpu) return SL_FAIL(SL_ERR_NOMEM, "cpu backend: no %zu bytes for its state", sizeof *cpu);
+    const int allowed = allowed_processors();
+    cpu->base.ops = &cpu_ops;
+    cpu->n_threads =
+        options->n_threads == 0 || options->n_threads > allowed ? allowed : options->n_threads;
+    if (options->reference) cpu->n_threads = 1;
+    cpu->reference = options->reference != 0;
+    cpu->kernels = kernels;
+    *out = &cpu->base;
+    return SL_OK;
+}
+
+int sl_cpu_backend_threads(const sl_backend *be) {
+    return ((const sl_cpu *)be)->n_threads;
+}
+
+const char *sl_cpu_backend_simd(const sl_backend *be) {
+    return ((const sl_cpu *)be)->kernels->name;
+}

@@ -1,0 +1,110 @@
+/* The matrix product over weights as they are stored.
+ *
+ * A work item is one strip of SL_STRIP outputs for all rows.  Its weights are expanded to float32
+ * SL_PANEL_DEPTH columns at a time into a panel that stays in the thread's L1, and the packed rows
+ * stream past it from L2.  Order of sums: within a panel one chain of multiply-adds from zero, the
+ * panels in order on top of what y holds, the bias last; nothing of it depends on n_rows, on the
+ * tiles or on the team. */
+#include <omp.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "cpu/cpu_ops.h"
+
+typedef struct {
+    float *y;
+    int ldy;
+    const float *x;
+    const sl_weight *w;
+    const float *bias;
+    int n_rows;
+    int accumulate;
+    int n_tiles;
+    float *packed; /* by panel, by tile: [n_k, rows of the tile] */
+} product;
+
+/* Tiles of equal size but for one row: 32 rows are 11 + 11 + 10, not 14 + 14 + 4. */
+static int tile_row0(const product *p, int tile) {
+    return (int)((int64_t)tile * p->n_rows / p->n_tiles);
+}
+
+static int panel_depth(const product *p, int k0) {
+    return p->w->cols - k0 < SL_PANEL_DEPTH ? p->w->cols - k0 : SL_PANEL_DEPTH;
+}
+
+static float *packed_tile(const product *p, int k0, int row0) {
+    return p->packed + (size_t)k0 * (size_t)p->n_rows + (size_t)row0 * (size_t)panel_depth(p, k0);
+}
+
+static void pack_tile(const product *p, int tile) {
+    const int row0 = tile_row0(p, tile), n = tile_row0(p, tile + 1) - row0;
+    const size_t cols = (size_t)p->w->cols;
+    for (int k0 = 0; k0 < p->w->cols; k0 += SL_PANEL_DEPTH) {
+        float *to = packed_tile(p, k0, row0);
+        const int n_k = panel_depth(p, k0);
+        for (int m = 0; m < n; m++) {
+            const float *from = p->x + (size_t)(row0 + m) * cols + k0;
+            for (int k = 0; k < n_k; k++) to[(size_t)k * (size_t)n + (size_t)m] = from[k];
+        }
+    }
+}
+
+static int slab_strips(const sl_slab *slab) {
+    return (slab->n_rows + SL_STRIP - 1) / SL_STRIP;
+}
+
+/* own: panel [SL_PANEL_DEPTH, SL_STRIP], then expand()'s scratch */
+static void compute_strip(const product *p, const sl_cpu_kernels *kernels, int strip, float *own) {
+    const sl_slab *slab = p->w->slabs;
+    while (strip >= slab_strips(slab)) strip -= slab_strips(slab++);
+    const int first = strip * SL_STRIP; /* row of the slab */
+    const int n = slab->n_rows - first < SL_STRIP ? slab->n_rows - first : SL_STRIP;
+    const void *stored = (const char *)slab->data + (size_t)first * slab->row_bytes;
+    float *y = p->y + slab->row0 + first;
+
+    float *panel = own, *scratch = own + SL_PANEL_DEPTH * SL_STRIP;
+    for (int k0 = 0; k0 < p->w->cols; k0 += SL_PANEL_DEPTH) {
+        const int n_k = panel_depth(p, k0);
+        kernels->expand(panel, stored, slab->dtype, slab->row_bytes, n, k0, n_k, scratch);
+        for (int t = 0; t < p->n_tiles; t++) {
+            const int row0 = tile_row0(p, t);
+            kernels->multiply(y + (size_t)row0 * (size_t)p->ldy, p->ldy, packed_tile(p, k0, row0),
+                              panel, tile_row0(p, t + 1) - row0, n_k, n, k0 > 0 || p->accumulate);
+        }
+    }
+    if (!p->bias) return;
+    const float *bias = p->bias + slab->row0 + first;
+    for (int r = 0; r < p->n_rows; r++)
+        for (int c = 0; c < n; c++) y[(size_t)r * (size_t)p->ldy + (size_t)c] += bias[c];
+}
+
+sl_status sl_cpu_linear(sl_cpu *cpu, float *y, int ldy, const float *x, const sl_weight *w,
+                        const float *bias, int n_rows, int accumulate) {
+    size_t packed_bytes;
+    SL_TRY(sl_size_mul((size_t)n_rows * (size_t)w->cols, sizeof(float), &packed_bytes));
+    SL_TRY(sl_cpu_reserve(&cpu->shared, packed_bytes, "packed rows"));
+    SL_TRY(sl_cpu_reserve_own(cpu, (SL_PANEL_DEPTH * SL_STRIP + SL_EXPAND_SCRATCH) * sizeof(float),
+                              "weight panels"));
+
+    const product p = {.y = y,
+                       .ldy = ldy,
+                       .x = x,
+                       .w = w,
+                       .bias = bias,
+                       .n_rows = n_rows,
+                       .accumulate = accumulate,
+                       .n_tiles = (n_rows + SL_TILE - 1) / SL_TILE,
+                       .packed = cpu->shared.data};
+    int n_strips = 0;
+    for (int s = 0; s < w->n_slabs; s++) n_strips += slab_strips(&w->slabs[s]);
+    const int team = sl_cpu_team(cpu, ((double)n_rows + 4.0) * w->rows * w->cols);
+#pragma omp parallel num_threads(team)
+    {
+        float *own = sl_cpu_own(cpu, omp_get_thread_num());
+#pragma omp for schedule(static)
+        for (int t = 0; t < p.n_tiles; t++) pack_tile(&p, t);
+#pragma omp for schedule(dynamic)
+        for (int s = 0; s < n_strips; s++) compute_strip(&p, cpu->kernels, s, own);
+    }
+    return SL_OK;
+}

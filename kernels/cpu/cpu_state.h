@@ -1,0 +1,55 @@
+/* cpu_state.h - the state of a CPU backend, shared by its operators.
+ *
+ * Layer: kernels/cpu.  Thread safety: one thread per backend; scratch is grown by the calling
+ * thread before a team starts, and kept, so that the steady state allocates nothing.
+ */
+#ifndef SL_CPU_STATE_H
+#define SL_CPU_STATE_H
+
+#include <stddef.h>
+
+#include "cpu/cpu_kernels.h"
+#include "engine/backend.h"
+
+/* A buffer that only grows; 64-byte aligned. */
+typedef struct {
+    void *data;
+    size_t bytes;
+} sl_cpu_buffer;
+
+typedef struct {
+    sl_backend base; /* first: sl_backend * and sl_cpu * are the same address */
+    int n_threads;
+    int reference;
+    const sl_cpu_kernels *kernels;
+    sl_cpu_buffer shared;     /* of one operator call, read by the whole team */
+    sl_cpu_buffer own;        /* n_threads parts, one for each thread of the team */
+    size_t own_bytes;         /* of one part */
+    sl_cpu_buffer rope_table; /* cosines and sines of positions [0, rope_positions) */
+    sl_cpu_buffer rope_freq;  /* the frequencies that the table was made with */
+    int rope_positions;
+    int rope_half; /* frequencies in rope_freq */
+} sl_cpu;
+
+static inline sl_cpu *sl_cpu_of(sl_backend *be) {
+    return (sl_cpu *)be;
+}
+
+/* Makes `buffer` hold at least `bytes`; its content is lost when it grows.
+ * Errors: SL_ERR_NOMEM naming `what`. */
+sl_status sl_cpu_reserve(sl_cpu_buffer *buffer, size_t bytes, const char *what);
+
+/* Makes every thread's part hold at least `bytes`. */
+sl_status sl_cpu_reserve_own(sl_cpu *cpu, size_t bytes, const char *what);
+
+/* The part of thread `thread` of the team. */
+static inline void *sl_cpu_own(const sl_cpu *cpu, int thread) {
+    return (char *)cpu->own.data + (size_t)thread * cpu->own_bytes;
+}
+
+/* Threads for `work` multiply-adds or comparable steps: one where waking a team costs more. */
+static inline int sl_cpu_team(const sl_cpu *cpu, double work) {
+    return work < 32768.0 ? 1 : cpu->n_threads;
+}
+
+#endif
