@@ -195,27 +195,23 @@ static sl_status choose_kernels(const sl_cpu_options *options, const sl_cpu_kern
     const sl_cpu_kernels *plain = sl_cpu_kernels_plain();
     const sl_cpu_kernels *avx2 = sl_cpu_kernels_avx2();
     const sl_cpu_kernels *avx512 = sl_cpu_kernels_avx512();
-    const sl_cpu_kernels *chosen = NULL;
     switch (options->simd) {
     case SL_CPU_AUTO:
-        chosen = avx512 ? avx512 : avx2 ? avx2 : plain;
-        if (options->reference) chosen = plain;
-        break;
+        *out = options->reference ? plain : avx512 ? avx512 : avx2 ? avx2 : plain;
+        return SL_OK;
     case SL_CPU_PLAIN_C:
-        chosen = plain;
-        break;
+        *out = plain;
+        return SL_OK;
     case SL_CPU_AVX2:
-        chosen = avx2;
-        break;
+        if (!avx2) return SL_FAIL(SL_ERR_ARG, "cpu backend: this processor has no avx2");
+        *out = avx2;
+        return SL_OK;
     case SL_CPU_AVX512:
-        chosen = avx512;
-        break;
+        if (!avx512) return SL_FAIL(SL_ERR_ARG, "cpu backend: this processor has no avx512");
+        *out = avx512;
+        return SL_OK;
     }
-    if (!chosen)
-        return SL_FAIL(SL_ERR_ARG, "cpu backend: this processor has no instruction set %d",
-                       (int)options->simd);
-    *out = chosen;
-    return SL_OK;
+    return SL_FAIL(SL_ERR_ARG, "cpu backend: unknown instruction set %d", (int)options->simd);
 }
 
 sl_status sl_cpu_backend_open(const sl_cpu_options *options, sl_backend **out) {
