@@ -100,6 +100,13 @@ typedef struct {
 sl_status sl_checkpoint_open_layout(const sl_checkpoint_layout *layout, const char *path,
                                     sl_checkpoint **out);
 
+/* Reads `bytes` of JSON at `offset` of a file: one object, no name in it twice.  The caller owns
+ * *out.  Errors: SL_ERR_IO, SL_ERR_FORMAT (larger than SL_CHECKPOINT_JSON_MAX or the file, not such
+ * an object), naming `what`. */
+struct json_t;
+sl_status sl_checkpoint_read_json(const sl_checkpoint_file *file, uint64_t offset, uint64_t bytes,
+                                  const char *what, struct json_t **out);
+
 /* Whether the bytes are well-formed UTF-8 (no overlong forms, no surrogates). */
 int sl_checkpoint_is_utf8(const char *text, size_t bytes);
 
