@@ -18,6 +18,7 @@ struct sl_tier {
     size_t peak_bytes;
     taken *all; /* [n], what is out */
     size_t n, capacity;
+    size_t n_taken; /* since open */
 };
 
 enum { SYSTEM_PAGE = 4096 };
@@ -73,6 +74,7 @@ sl_status sl_tier_take(sl_tier *tier, size_t bytes, const char *what, void **out
     /* Weights and pages are read in long runs; fewer TLB misses. Advice only. */
     (void)madvise(memory, charged, MADV_HUGEPAGE);
     tier->all[tier->n++] = (taken){memory, charged};
+    tier->n_taken++;
     tier->used_bytes += charged;
     if (tier->used_bytes > tier->peak_bytes) tier->peak_bytes = tier->used_bytes;
     *out = memory;
@@ -97,4 +99,7 @@ size_t sl_tier_used_bytes(const sl_tier *tier) {
 }
 size_t sl_tier_peak_bytes(const sl_tier *tier) {
     return tier->peak_bytes;
+}
+size_t sl_tier_n_taken(const sl_tier *tier) {
+    return tier->n_taken;
 }

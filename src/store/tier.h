@@ -30,5 +30,7 @@ void sl_tier_put(sl_tier *tier, void *memory);
 size_t sl_tier_budget_bytes(const sl_tier *tier);
 size_t sl_tier_used_bytes(const sl_tier *tier);
 size_t sl_tier_peak_bytes(const sl_tier *tier);
+/* Calls of sl_tier_take() so far: constant in steady state. */
+size_t sl_tier_n_taken(const sl_tier *tier);
 
 #endif
