@@ -121,15 +121,16 @@ typedef struct {
     int first_layer, last_layer; /* slice [first, last) */
     size_t weight_bytes;         /* host bytes of the slice's weights */
     size_t cpu_budget_bytes, cpu_peak_bytes;
-    int pages_total, pages_peak; /* per layer */
-    size_t page_bytes;           /* of one page in one layer */
+    int pages_total, pages_peak, pages_free; /* per layer; free: now */
+    size_t page_bytes;                       /* of one page in one layer */
     uint64_t n_blocks;
     uint64_t n_prefill_rows, n_decode_rows; /* rows computed; counted on the first rank */
     double compute_s;                       /* in operators */
     double wire_wait_s;                     /* waiting for peers */
     uint64_t sent_bytes, received_bytes;    /* hidden states, headers, results */
-    double prefill_s, decode_s; /* sweeps by kind: with any prompt row / decode rows only */
-    uint64_t n_steady_allocs;   /* tensor allocations after the first block: 0 */
+    /* First rank: time in step() while any block in flight held prompt rows / none did. */
+    double prefill_s, decode_s;
+    uint64_t n_steady_allocs; /* tensor allocations after the first block: 0 */
 } sl_engine_stats;
 
 void sl_engine_get_stats(const sl_engine *engine, sl_engine_stats *out);
