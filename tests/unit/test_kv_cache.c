@@ -1,0 +1,162 @@
+/* Unit tests of src/store/tier.c and kv_cache.c. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "store/kv_cache.h"
+#include "store/tier.h"
+
+static void tier_refuses_what_exceeds_its_budget_and_names_it(void **state) {
+    (void)state;
+    sl_tier *tier = NULL;
+    void *a = NULL, *b = (void *)0x1;
+    assert_int_equal(sl_tier_open_cpu(64 << 10, &tier), SL_OK);
+    assert_int_equal(sl_tier_take(tier, 40 << 10, "something", &a), SL_OK);
+    assert_int_equal(sl_tier_take(tier, 25 << 10, "the second thing", &b), SL_ERR_NOMEM);
+    assert_ptr_equal(b, (void *)0x1);
+    assert_non_null(strstr(sl_error_message(), "the second thing"));
+    assert_non_null(strstr(sl_error_message(), "64.00 KiB"));
+    assert_int_equal(sl_tier_used_bytes(tier), 40 << 10);
+    sl_tier_put(tier, a);
+    assert_int_equal(sl_tier_used_bytes(tier), 0);
+    assert_int_equal(sl_tier_take(tier, 64 << 10, "all", &b), SL_OK);
+    assert_int_equal(sl_tier_peak_bytes(tier), 64 << 10);
+    assert_int_equal(sl_tier_n_taken(tier), 2);
+    sl_tier_close(tier);
+}
+
+static void tier_memory_is_zeroed_and_aligned(void **state) {
+    (void)state;
+    sl_tier *tier = NULL;
+    void *p = NULL;
+    assert_int_equal(sl_tier_open_cpu(1 << 20, &tier), SL_OK);
+    assert_int_equal(sl_tier_take(tier, 10000, "bytes", &p), SL_OK);
+    assert_int_equal((uintptr_t)p % 4096, 0);
+    for (int i = 0; i < 10000; i++) assert_int_equal(((unsigned char *)p)[i], 0);
+    assert_int_equal(sl_tier_take(tier, SIZE_MAX, "too much", &p), SL_ERR_NOMEM);
+    assert_int_equal(sl_tier_take(tier, 0, "nothing", &p), SL_ERR_ARG);
+    sl_tier_close(tier);
+}
+
+static sl_kv_cache *open_cache(sl_tier **tier, int n_pages, int n_slots) {
+    const sl_kv_options opt = {.format = sl_kv_format_make(SL_DTYPE_F16, 2, 8),
+                               .n_layers = 3,
+                               .n_pages = n_pages,
+                               .n_slots = n_slots,
+                               .max_context = 8 * SL_PAGE_TOKENS};
+    sl_kv_cache *kv = NULL;
+    assert_int_equal(sl_tier_open_cpu(64 << 20, tier), SL_OK);
+    assert_int_equal(sl_kv_open(&opt, *tier, &kv), SL_OK);
+    return kv;
+}
+
+static void pages_are_taken_as_tokens_come_and_free_at_once(void **state) {
+    (void)state;
+    sl_tier *tier;
+    sl_kv_cache *kv = open_cache(&tier, 4, 2);
+    int n;
+    assert_int_equal(sl_kv_extend(kv, 0, 1), SL_OK);
+    assert_int_equal(sl_kv_extend(kv, 0, SL_PAGE_TOKENS), SL_OK);
+    (void)sl_kv_pages(kv, 0, &n);
+    assert_int_equal(n, 1);
+    assert_int_equal(sl_kv_extend(kv, 0, SL_PAGE_TOKENS + 1), SL_OK);
+    assert_int_equal(sl_kv_extend(kv, 1, 2 * SL_PAGE_TOKENS), SL_OK);
+    assert_int_equal(sl_kv_n_free(kv), 0);
+    assert_int_equal(sl_kv_extend(kv, 1, 2 * SL_PAGE_TOKENS + 1), SL_ERR_NOMEM);
+    sl_kv_release(kv, 0);
+    assert_int_equal(sl_kv_n_free(kv), 2);
+    assert_int_equal(sl_kv_extend(kv, 1, 2 * SL_PAGE_TOKENS + 1), SL_OK);
+    assert_int_equal(sl_kv_peak(kv), 4);
+    assert_int_equal(sl_kv_extend(kv, 1, 8 * SL_PAGE_TOKENS + 1), SL_ERR_ARG);
+    assert_int_equal(sl_kv_extend(kv, 2, 1), SL_ERR_ARG);
+    sl_kv_close(kv);
+    sl_tier_close(tier);
+}
+
+static void fork_shares_whole_pages_and_copies_the_last(void **state) {
+    (void)state;
+    sl_tier *tier;
+    sl_kv_cache *kv = open_cache(&tier, 8, 3);
+    const int n_tokens = 2 * SL_PAGE_TOKENS + 5;
+    int32_t from, to;
+    int n;
+    assert_int_equal(sl_kv_extend(kv, 0, n_tokens + 3), SL_OK);
+    assert_int_equal(sl_kv_fork(kv, 0, 1, n_tokens, &from, &to), SL_OK);
+    const int32_t *a = sl_kv_pages(kv, 0, &n), *b = sl_kv_pages(kv, 1, &n);
+    assert_int_equal(n, 3);
+    assert_int_equal(a[0], b[0]);
+    assert_int_equal(a[1], b[1]);
+    assert_int_equal(from, a[2]);
+    assert_int_equal(to, b[2]);
+    assert_int_not_equal(from, to);
+    assert_int_equal(sl_kv_n_free(kv), 4);
+    sl_kv_release(kv, 0);
+    assert_int_equal(sl_kv_n_free(kv), 5); /* the shared pages stay */
+    assert_int_equal(sl_kv_fork(kv, 1, 2, 2 * SL_PAGE_TOKENS, &from, &to), SL_OK);
+    assert_int_equal(from, -1);
+    assert_int_equal(to, -1);
+    assert_int_equal(sl_kv_fork(kv, 1, 2, 1, &from, &to), SL_ERR_ARG); /* not empty */
+    sl_kv_release(kv, 1);
+    sl_kv_release(kv, 2);
+    assert_int_equal(sl_kv_n_free(kv), 8);
+    sl_kv_close(kv);
+    sl_tier_close(tier);
+}
+
+static void random_use_never_shares_a_page_by_mistake(void **state) {
+    (void)state;
+    enum { SLOTS = 6, PAGES = 30 };
+    sl_tier *tier;
+    sl_kv_cache *kv = open_cache(&tier, PAGES, SLOTS);
+    sl_rng rng = {7, 0};
+    int tokens[SLOTS] = {0};
+    for (int step = 0; step < 20000; step++) {
+        const int s = (int)sl_rng_below(&rng, SLOTS), t = (int)sl_rng_below(&rng, SLOTS);
+        const int dice = (int)sl_rng_below(&rng, 10);
+        int32_t from, to;
+        if (dice < 6 && tokens[s] < 8 * SL_PAGE_TOKENS) {
+            const int more = tokens[s] + 1 + (int)sl_rng_below(&rng, 20);
+            if (more <= 8 * SL_PAGE_TOKENS && sl_kv_extend(kv, s, more) == SL_OK) tokens[s] = more;
+        } else if (dice < 8) {
+            sl_kv_release(kv, s);
+            tokens[s] = 0;
+        } else if (s != t) {
+            sl_kv_release(kv, t);
+            tokens[t] = 0;
+            const int n = tokens[s] ? 1 + (int)sl_rng_below(&rng, (uint64_t)tokens[s]) : 0;
+            if (n && sl_kv_fork(kv, s, t, n, &from, &to) == SL_OK) tokens[t] = n;
+        }
+        /* A page in use by two slots stands at the same place in both; free + used = all. */
+        int where[PAGES], used = 0;
+        memset(where, -1, sizeof where);
+        for (int i = 0; i < SLOTS; i++) {
+            int n;
+            const int32_t *pages = sl_kv_pages(kv, i, &n);
+            for (int p = 0; p < n; p++) {
+                if (where[pages[p]] < 0) used++;
+                assert_true(where[pages[p]] < 0 || where[pages[p]] == p);
+                where[pages[p]] = p;
+            }
+        }
+        assert_int_equal(used + sl_kv_n_free(kv), PAGES);
+    }
+    sl_kv_close(kv);
+    sl_tier_close(tier);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tier_refuses_what_exceeds_its_budget_and_names_it),
+        cmocka_unit_test(tier_memory_is_zeroed_and_aligned),
+        cmocka_unit_test(pages_are_taken_as_tokens_come_and_free_at_once),
+        cmocka_unit_test(fork_shares_whole_pages_and_copies_the_last),
+        cmocka_unit_test(random_use_never_shares_a_page_by_mistake),
+    };
+    return cmocka_run_group_tests_name("kv_cache", tests, NULL, NULL);
+}
