@@ -166,7 +166,7 @@ static int fork_tokens(const sl_request *r) {
 }
 
 static int has_waiting_siblings(const sl_request *r) {
-    return r->n_admitted < r->ask.n;
+    return r->n_admitted < r->n_sequences;
 }
 
 static void end_sequence(sl_scheduler *s, sl_sequence *q, sl_finish finish) {
