@@ -26,10 +26,10 @@ enum { SL_EXPAND_SCRATCH = 16 * SL_PANEL_DEPTH };
 typedef struct {
     const char *name;
 
-    /* panel[k][n] = element (n, k0 + k) of n_rows <= SL_STRIP stored rows; 0 for n >= n_rows.
-     *   panel    float32, [n_k, SL_STRIP], 64-byte aligned;  n_k <= SL_PANEL_DEPTH
-     *   data     rows in `dtype`, row_bytes apart;  k0: a multiple of SL_PANEL_DEPTH
-     *   scratch  float32, [SL_EXPAND_SCRATCH], 64-byte aligned */
+    /* panel[k][n] = element (n, k0 + k) of n_rows <= SL_STRIP stored rows; anything for n >=
+     * n_rows. panel    float32, [n_k, SL_STRIP], 64-byte aligned;  n_k <= SL_PANEL_DEPTH data rows
+     * in `dtype`, row_bytes apart;  k0: a multiple of SL_PANEL_DEPTH scratch  float32,
+     * [SL_EXPAND_SCRATCH], 64-byte aligned */
     void (*expand)(float *panel, const void *data, sl_dtype dtype, size_t row_bytes, int n_rows,
                    int k0, int n_k, float *scratch);
 

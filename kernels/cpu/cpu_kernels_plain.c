@@ -9,7 +9,7 @@
 static void plain_expand(float *panel, const void *data, sl_dtype dtype, size_t row_bytes,
                          int n_rows, int k0, int n_k, float *scratch) {
     const size_t offset = (size_t)(k0 / sl_dtype_block_elems(dtype)) * sl_dtype_block_bytes(dtype);
-    if (n_rows < SL_STRIP) memset(panel, 0, (size_t)n_k * SL_STRIP * sizeof *panel);
+    if (n_rows < SL_STRIP) memset(panel, 0, (size_t)n_k * SL_STRIP * sizeof *panel); /* defined */
     for (int n = 0; n < n_rows; n++) {
         sl_dequantize_row(scratch, (const char *)data + (size_t)n * row_bytes + offset, dtype, n_k);
         for (int k = 0; k < n_k; k++) panel[k * SL_STRIP + n] = scratch[k];
