@@ -129,6 +129,25 @@ static int weigh(const attention *a, int position0, int base, int q0, int n, int
     return any;
 }
 
+/* Keys of one head of the page that holds position `base`. */
+static const char *head_keys(const attention *a, const sl_segment *segment, int kv_head, int base) {
+    const sl_kv_format *format = &a->cache->format;
+    return (const char *)a->cache->base +
+           (size_t)segment->pages[base / SL_PAGE_TOKENS] * format->page_bytes +
+           (size_t)kv_head * format->head_bytes;
+}
+
+/* Pages lie anywhere, so the hardware cannot guess the next one. */
+static void prefetch_head(const attention *a, const sl_segment *segment, int kv_head, int base) {
+    enum { CACHE_LINE = 64 };
+    const sl_kv_format *format = &a->cache->format;
+    const char *keys = head_keys(a, segment, kv_head, base);
+    for (size_t i = 0; i < format->head_bytes; i += CACHE_LINE) {
+        __builtin_prefetch(keys + i);
+        __builtin_prefetch(keys + format->half_bytes + i);
+    }
+}
+
 static void attend_tile(const attention *a, const row_tile *tile, int kv_head, float *own) {
     const sl_kv_format *format = &a->cache->format;
     const sl_segment *segment = &a->rows->segment[tile->segment];
@@ -148,9 +167,8 @@ static void attend_tile(const attention *a, const row_tile *tile, int kv_head, f
     const size_t row_bytes = (size_t)head_dim * sl_dtype_block_bytes(format->dtype);
     for (int base = start - start % SL_PAGE_TOKENS; base < end; base += SL_PAGE_TOKENS) {
         const int n_valid = end - base < SL_PAGE_TOKENS ? end - base : SL_PAGE_TOKENS;
-        const char *keys = (const char *)a->cache->base +
-                           (size_t)segment->pages[base / SL_PAGE_TOKENS] * format->page_bytes +
-                           (size_t)kv_head * format->head_bytes;
+        const char *keys = head_keys(a, segment, kv_head, base);
+        if (base + SL_PAGE_TOKENS < end) prefetch_head(a, segment, kv_head, base + SL_PAGE_TOKENS);
         for (int d0 = 0; d0 < head_dim; d0 += SL_PANEL_DEPTH) {
             const int n_d = head_dim - d0 < SL_PANEL_DEPTH ? head_dim - d0 : SL_PANEL_DEPTH;
             a->kernels->expand(ws.keys + (size_t)d0 * SL_STRIP, keys, format->dtype, row_bytes,

@@ -36,17 +36,11 @@ static float *packed_tile(const product *p, int k0, int row0) {
     return p->packed + (size_t)k0 * (size_t)p->n_rows + (size_t)row0 * (size_t)panel_depth(p, k0);
 }
 
-static void pack_tile(const product *p, int tile) {
-    const int row0 = tile_row0(p, tile), n = tile_row0(p, tile + 1) - row0;
-    const size_t cols = (size_t)p->w->cols;
-    for (int k0 = 0; k0 < p->w->cols; k0 += SL_PANEL_DEPTH) {
-        float *to = packed_tile(p, k0, row0);
-        const int n_k = panel_depth(p, k0);
-        for (int m = 0; m < n; m++) {
-            const float *from = p->x + (size_t)(row0 + m) * cols + k0;
-            for (int k = 0; k < n_k; k++) to[(size_t)k * (size_t)n + (size_t)m] = from[k];
-        }
-    }
+static void pack_tile(const product *p, const sl_cpu_kernels *kernels, int tile) {
+    const int row0 = tile_row0(p, tile), n_rows = tile_row0(p, tile + 1) - row0;
+    const float *x = p->x + (size_t)row0 * (size_t)p->w->cols;
+    for (int k0 = 0; k0 < p->w->cols; k0 += SL_PANEL_DEPTH)
+        kernels->pack(packed_tile(p, k0, row0), x + k0, p->w->cols, n_rows, panel_depth(p, k0));
 }
 
 static int slab_strips(const sl_slab *slab) {
@@ -102,7 +96,7 @@ sl_status sl_cpu_linear(sl_cpu *cpu, float *y, int ldy, const float *x, const sl
     {
         float *own = sl_cpu_own(cpu, omp_get_thread_num());
 #pragma omp for schedule(static)
-        for (int t = 0; t < p.n_tiles; t++) pack_tile(&p, t);
+        for (int t = 0; t < p.n_tiles; t++) pack_tile(&p, cpu->kernels, t);
 #pragma omp for schedule(dynamic)
         for (int s = 0; s < n_strips; s++) compute_strip(&p, cpu->kernels, s, own);
     }

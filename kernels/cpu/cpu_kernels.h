@@ -33,6 +33,10 @@ typedef struct {
     void (*expand)(float *panel, const void *data, sl_dtype dtype, size_t row_bytes, int n_rows,
                    int k0, int n_k, float *scratch);
 
+    /* to[k][m] = x[m, k] for m < n_rows <= SL_TILE, k < n_k: the form that multiply() takes.
+     *   to  [n_k, n_rows];  x: [n_rows, ldx], the first n_k of each row */
+    void (*pack)(float *to, const float *x, int ldx, int n_rows, int n_k);
+
     /* y[m, n] = (add ? y[m, n] : 0) + sum_k x[k, m] * panel[k, n], m < n_rows, n < n_cols.
      *   y  [n_rows, ldy];  x: [n_k, n_rows], packed;  n_rows <= SL_TILE, n_cols <= SL_STRIP */
     void (*multiply)(float *y, int ldy, const float *x, const float *panel, int n_rows, int n_k,

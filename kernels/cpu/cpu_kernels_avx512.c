@@ -41,13 +41,20 @@ INLINE void load_rows(__m512i z[4], const char *const row[LANES], size_t offset)
 }
 
 /* 4 columns of float32 */
-INLINE void expand_chunk_f32(float *panel, const __m512i z[4]) {
+INLINE void transpose_f32(__m512 column[4], const __m512i z[4]) {
     const __m512i a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpacklo_epi32(z[2], z[3]);
     const __m512i c = _mm512_unpackhi_epi32(z[0], z[1]), d = _mm512_unpackhi_epi32(z[2], z[3]);
-    _mm512_store_si512(panel, _mm512_unpacklo_epi64(a, b));
-    _mm512_store_si512(panel + SL_STRIP, _mm512_unpackhi_epi64(a, b));
-    _mm512_store_si512(panel + 2 * SL_STRIP, _mm512_unpacklo_epi64(c, d));
-    _mm512_store_si512(panel + 3 * SL_STRIP, _mm512_unpackhi_epi64(c, d));
+    column[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(a, b));
+    column[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(a, b));
+    column[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(c, d));
+    column[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(c, d));
+}
+
+INLINE void expand_chunk_f32(float *panel, const __m512i z[4]) {
+    __m512 column[4];
+    transpose_f32(column, z);
+    SL_UNROLL
+    for (int i = 0; i < 4; i++) _mm512_store_ps(panel + i * SL_STRIP, column[i]);
 }
 
 INLINE __m512 widen(__m256i half, int is_bf16) {
@@ -220,6 +227,26 @@ AVX512 static void avx512_expand(float *panel, const void *data, sl_dtype dtype,
     }
 }
 
+/* ---- rows, transposed likewise ---- */
+
+AVX512 static void avx512_pack(float *to, const float *x, int ldx, int n_rows, int n_k) {
+    const char *row[LANES];
+    for (int i = 0; i < LANES; i++)
+        row[i] = (const char *)(x + (size_t)(i < n_rows ? i : n_rows - 1) * (size_t)ldx);
+    const __mmask16 mask = (__mmask16)((UINT32_C(1) << n_rows) - 1);
+    int k = 0;
+    for (; k + 4 <= n_k; k += 4, to += 4 * n_rows) {
+        __m512i z[4];
+        __m512 column[4];
+        load_rows(z, row, (size_t)k * sizeof *x);
+        transpose_f32(column, z);
+        SL_UNROLL
+        for (int i = 0; i < 4; i++) _mm512_mask_storeu_ps(to + i * n_rows, mask, column[i]);
+    }
+    for (; k < n_k; k++)
+        for (int m = 0; m < n_rows; m++) *to++ = x[(size_t)m * (size_t)ldx + (size_t)k];
+}
+
 /* ---- products: n_rows is a constant at each call, so the sums stay in registers ---- */
 
 /* x[m * row_stride + k * k_stride]; row_stride is a constant, too. */
@@ -255,8 +282,9 @@ INLINE void tile(float *y, int ldy, const float *x, int row_stride, int k_stride
 
 #define FOR_EACH_TILE(CASE)                                                                        \
     CASE(1)                                                                                        \
-    CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)     \
-        CASE(13) CASE(14)
+    CASE(2)                                                                                        \
+    CASE(3)                                                                                        \
+    CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
 
 AVX512 static void avx512_multiply(float *y, int ldy, const float *x, const float *panel,
                                    int n_rows, int n_k, int n_cols, int add) {
@@ -364,6 +392,7 @@ const sl_cpu_kernels *sl_cpu_kernels_avx512(void) {
     static const sl_cpu_kernels kernels = {
         .name = "avx512",
         .expand = avx512_expand,
+        .pack = avx512_pack,
         .multiply = avx512_multiply,
         .mix = avx512_mix,
         .values = avx512_values,

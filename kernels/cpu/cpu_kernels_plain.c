@@ -16,6 +16,11 @@ static void plain_expand(float *panel, const void *data, sl_dtype dtype, size_t 
     }
 }
 
+static void plain_pack(float *to, const float *x, int ldx, int n_rows, int n_k) {
+    for (int m = 0; m < n_rows; m++, x += ldx)
+        for (int k = 0; k < n_k; k++) to[k * n_rows + m] = x[k];
+}
+
 static void plain_multiply(float *y, int ldy, const float *x, const float *panel, int n_rows,
                            int n_k, int n_cols, int add) {
     for (int m = 0; m < n_rows; m++) {
@@ -90,6 +95,7 @@ const sl_cpu_kernels *sl_cpu_kernels_plain(void) {
     static const sl_cpu_kernels kernels = {
         .name = "c",
         .expand = plain_expand,
+        .pack = plain_pack,
         .multiply = plain_multiply,
         .mix = plain_mix,
         .values = plain_values,
