@@ -180,7 +180,7 @@ static sl_status read_pickle(sl_torch_zip *zip, zip_uint64_t index) {
     sl_status st = SL_OK;
     const char *path = zip->file->path;
     uint64_t offset = 0, bytes = 0;
-    unsigned char *twin = NULL;
+    unsigned char *twin = NULL, behind;
     zip_file_t *entry = NULL;
     SL_GO(place_entry(zip, index, &offset, &bytes));
     if (bytes > PICKLE_MAX) {
@@ -197,9 +197,10 @@ static sl_status read_pickle(sl_torch_zip *zip, zip_uint64_t index) {
     }
     SL_GO(sl_checkpoint_pread(zip->file, offset, zip->pickle, zip->pickle_bytes, "data.pkl"));
     entry = zip_fopen_index(zip->archive, index, 0);
-    /* One byte more than there should be: the CRC is checked where the entry ends. */
-    const zip_int64_t got = entry ? zip_fread(entry, twin, bytes + 1) : -1;
-    if (got != (zip_int64_t)bytes || memcmp(twin, zip->pickle, zip->pickle_bytes) != 0) {
+    const zip_int64_t got = entry ? zip_fread(entry, twin, bytes) : -1;
+    /* The CRC is checked by the read that finds the end. */
+    if (got != (zip_int64_t)bytes || zip_fread(entry, &behind, 1) != 0 ||
+        memcmp(twin, zip->pickle, zip->pickle_bytes) != 0) {
         st = SL_FAIL(SL_ERR_FORMAT, "%s: data.pkl of %llu bytes cannot be read: %s", path,
                      (unsigned long long)bytes,
                      entry ? zip_file_strerror(entry) : zip_strerror(zip->archive));

@@ -88,7 +88,8 @@ static inline void pad_to(buffer *b, size_t align) {
 
 /* DIR/NAME in buf of 4096 bytes. */
 static inline const char *path_in(const char *dir, const char *name, char *buf) {
-    snprintf(buf, 4096, "%s/%s", dir, name);
+    const int n = snprintf(buf, 4096, "%s/%s", dir, name);
+    assert_in_range(n, 1, 4095);
     return buf;
 }
 
