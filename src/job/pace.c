@@ -1,0 +1,32 @@
+#include "job/pace.h"
+
+#include "base/clock.h"
+
+sl_status sl_pace_step(sl_pace *pace, sl_engine *engine, int *done_out) {
+    sl_engine_stats before, after;
+    sl_engine_get_stats(engine, &before);
+    const double start_s = sl_clock_s();
+    SL_TRY(sl_engine_step(engine, done_out));
+    const double spent_s = sl_clock_s() - start_s;
+    sl_engine_get_stats(engine, &after);
+
+    const uint64_t n_prefill = after.n_prefill_rows - before.n_prefill_rows;
+    const uint64_t n_decode = after.n_decode_rows - before.n_decode_rows;
+    pace->n_prefill_rows += n_prefill;
+    pace->n_decode_rows += n_decode;
+    if (n_prefill > 0) {
+        pace->prefill_s += spent_s;
+    } else {
+        pace->decode_s += spent_s;
+        pace->n_pure_decode_rows += n_decode;
+    }
+    return SL_OK;
+}
+
+double sl_pace_prefill_tps(const sl_pace *pace) {
+    return pace->prefill_s > 0 ? (double)pace->n_prefill_rows / pace->prefill_s : 0;
+}
+
+double sl_pace_decode_tps(const sl_pace *pace) {
+    return pace->decode_s > 0 ? (double)pace->n_pure_decode_rows / pace->decode_s : 0;
+}

@@ -1,0 +1,176 @@
+#include "job/report.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "base/dtype.h"
+
+double sl_report_total_tps(const sl_report *report) {
+    const double spent_s = report->pace.prefill_s + report->pace.decode_s;
+    return spent_s > 0 ? (double)report->n_generated_tokens / spent_s : 0;
+}
+
+sl_status sl_report_gather(const sl_engine *engine, sl_transport *transport,
+                           sl_engine_stats **out) {
+    const int n = transport->rank == 0 ? transport->n_ranks : 1;
+    sl_engine_stats mine, *all = calloc((size_t)n, sizeof *all);
+    sl_engine_get_stats(engine, &mine);
+    sl_status st =
+        all ? SL_OK
+            : SL_FAIL(SL_ERR_NOMEM, "report of %d ranks: out of host memory", transport->n_ranks);
+    /* A rank without room for the answer must still take part, or the others would wait. */
+    sl_status agreed = transport->ops->agree(transport, st);
+    if (agreed == SL_OK)
+        agreed = transport->ops->gather(transport, &mine, sizeof mine,
+                                        transport->rank == 0 ? all : NULL);
+    if (agreed != SL_OK || transport->rank != 0) {
+        free(all);
+        all = NULL;
+    }
+    if (agreed == SL_OK) *out = all;
+    return agreed;
+}
+
+/* ---- for people ---- */
+
+static void print_rank(const sl_engine_stats *rank, FILE *stream) {
+    char weights[32], peak[32], budget[32], sent[32], received[32];
+    fprintf(stream, "  %4d  %4d-%-4d %10s  %10s of %-10s %5d of %-6d %8.2f %8.2f %10s %10s\n",
+            rank->rank, rank->first_layer, rank->last_layer - 1,
+            sl_bytes_format(rank->weight_bytes, weights, sizeof weights),
+            sl_bytes_format(rank->cpu_peak_bytes, peak, sizeof peak),
+            sl_bytes_format(rank->cpu_budget_bytes, budget, sizeof budget), rank->pages_peak,
+            rank->pages_total, rank->compute_s, rank->wire_wait_s,
+            sl_bytes_format(rank->sent_bytes, sent, sizeof sent),
+            sl_bytes_format(rank->received_bytes, received, sizeof received));
+}
+
+void sl_report_print(const sl_report *report, FILE *stream) {
+    const sl_pace *pace = &report->pace;
+    const sl_policy *policy = report->policy;
+    fprintf(stream, "%s: %s on %d rank%s, %s, %d thread%s on the first\n", report->program,
+            report->model, report->n_ranks, report->n_ranks == 1 ? "" : "s", report->backend,
+            report->n_threads, report->n_threads == 1 ? "" : "s");
+    fprintf(stream,
+            "policy: micro-batches of %d sequences, %d a block, %d blocks in flight, at most %d "
+            "rows, context %d, %s cache\n",
+            policy->micro_batch, policy->num_micro_batches, policy->blocks_in_flight,
+            policy->max_rows, policy->max_context, sl_dtype_name(policy->cache_dtype));
+    fprintf(stream, "requests  %10" PRIu64, report->n_requests);
+    if (report->n_refused) fprintf(stream, "  (%" PRIu64 " refused)", report->n_refused);
+    fprintf(stream, "\nprefill   %10" PRIu64 " tokens in %8.2f s  %10.1f tokens/s\n",
+            pace->n_prefill_rows, pace->prefill_s, sl_pace_prefill_tps(pace));
+    fprintf(stream, "decode    %10" PRIu64 " tokens in %8.2f s  %10.1f tokens/s",
+            pace->n_pure_decode_rows, pace->decode_s, sl_pace_decode_tps(pace));
+    if (pace->n_decode_rows > pace->n_pure_decode_rows)
+        fprintf(stream, "  (%" PRIu64 " more beside prefill)",
+                pace->n_decode_rows - pace->n_pure_decode_rows);
+    fputc('\n', stream);
+    fprintf(stream, "total     %10" PRIu64 " tokens in %8.2f s  %10.1f tokens/s generated\n",
+            report->n_generated_tokens, pace->prefill_s + pace->decode_s,
+            sl_report_total_tps(report));
+    fprintf(stream, "time      %.2f s reading the model, %.2f s for the job\n", report->open_s,
+            report->wall_s);
+    fprintf(stream, "  rank  layers       weights     cpu peak of budget        pages peak    "
+                    "compute s   wait s       sent   received\n");
+    for (int r = 0; r < report->n_ranks; r++) print_rank(&report->ranks[r], stream);
+    fflush(stream);
+}
+
+/* ---- for programs ---- */
+
+static void put_name(sl_json_text *out, const char *name) {
+    if (out->n_bytes && out->data[out->n_bytes - 1] != '{') sl_json_raw(out, ", ");
+    sl_json_cstring(out, name);
+    sl_json_raw(out, ": ");
+}
+
+static void put_int(sl_json_text *out, const char *name, uint64_t value) {
+    put_name(out, name);
+    sl_json_int(out, (int64_t)value);
+}
+
+static void put_real(sl_json_text *out, const char *name, double value) {
+    put_name(out, name);
+    sl_json_double(out, value);
+}
+
+static void put_text(sl_json_text *out, const char *name, const char *value) {
+    put_name(out, name);
+    sl_json_cstring(out, value);
+}
+
+static void put_policy(sl_json_text *out, const sl_policy *policy) {
+    put_name(out, "policy");
+    sl_json_raw(out, "{");
+    put_int(out, "micro_batch", (uint64_t)policy->micro_batch);
+    put_int(out, "num_micro_batches", (uint64_t)policy->num_micro_batches);
+    put_int(out, "max_rows", (uint64_t)policy->max_rows);
+    put_int(out, "blocks_in_flight", (uint64_t)policy->blocks_in_flight);
+    put_int(out, "max_context", (uint64_t)policy->max_context);
+    put_text(out, "cache", sl_dtype_name(policy->cache_dtype));
+    sl_json_raw(out, "}");
+}
+
+static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
+    sl_json_raw(out, "{");
+    put_int(out, "rank", (uint64_t)rank->rank);
+    put_int(out, "first_layer", (uint64_t)rank->first_layer);
+    put_int(out, "end_layer", (uint64_t)rank->last_layer);
+    put_int(out, "weight_bytes", rank->weight_bytes);
+    put_int(out, "cpu_budget_bytes", rank->cpu_budget_bytes);
+    put_int(out, "cpu_peak_bytes", rank->cpu_peak_bytes);
+    put_int(out, "pages_total", (uint64_t)rank->pages_total);
+    put_int(out, "pages_peak", (uint64_t)rank->pages_peak);
+    put_int(out, "page_bytes", rank->page_bytes);
+    put_int(out, "n_blocks", rank->n_blocks);
+    put_int(out, "n_prefill_rows", rank->n_prefill_rows);
+    put_int(out, "n_decode_rows", rank->n_decode_rows);
+    put_real(out, "compute_s", rank->compute_s);
+    put_real(out, "wire_wait_s", rank->wire_wait_s);
+    put_real(out, "prefill_s", rank->prefill_s);
+    put_real(out, "decode_s", rank->decode_s);
+    put_int(out, "sent_bytes", rank->sent_bytes);
+    put_int(out, "received_bytes", rank->received_bytes);
+    put_int(out, "n_steady_allocs", rank->n_steady_allocs);
+    sl_json_raw(out, "}");
+}
+
+sl_status sl_report_json(const sl_report *report, sl_json_text *out) {
+    const sl_pace *pace = &report->pace;
+    sl_json_raw(out, "{");
+    put_text(out, "program", report->program);
+    put_text(out, "model", report->model);
+    put_text(out, "backend", report->backend);
+    put_text(out, "transport", report->transport);
+    put_int(out, "n_ranks", (uint64_t)report->n_ranks);
+    put_int(out, "n_threads", (uint64_t)report->n_threads);
+    put_policy(out, report->policy);
+    put_int(out, "n_requests", report->n_requests);
+    put_int(out, "n_refused", report->n_refused);
+    if (report->prompt_len) {
+        put_int(out, "prompt_len", (uint64_t)report->prompt_len);
+        put_int(out, "gen_len", (uint64_t)report->gen_len);
+    }
+    put_int(out, "n_prompt_tokens", report->n_prompt_tokens);
+    put_int(out, "n_generated_tokens", report->n_generated_tokens);
+    put_real(out, "open_s", report->open_s);
+    put_real(out, "wall_s", report->wall_s);
+    put_real(out, "prefill_s", pace->prefill_s);
+    put_real(out, "decode_s", pace->decode_s);
+    put_int(out, "n_prefill_rows", pace->n_prefill_rows);
+    put_int(out, "n_decode_rows", pace->n_decode_rows);
+    put_int(out, "n_pure_decode_rows", pace->n_pure_decode_rows);
+    put_real(out, "prefill_tokens_per_s", sl_pace_prefill_tps(pace));
+    put_real(out, "decode_tokens_per_s", sl_pace_decode_tps(pace));
+    put_real(out, "total_tokens_per_s", sl_report_total_tps(report));
+    put_name(out, "ranks");
+    sl_json_raw(out, "[");
+    for (int r = 0; r < report->n_ranks; r++) {
+        if (r) sl_json_raw(out, ", ");
+        put_rank(out, &report->ranks[r]);
+    }
+    sl_json_raw(out, "]}");
+    return sl_json_status(out);
+}

@@ -1,0 +1,47 @@
+/* report.h - what a run did: times, rates, peaks per tier, bytes, rank by rank.
+ *
+ * Throughput is counted as in the paper: generated tokens / (prefill time + decode time).
+ * Layer: job.  May include: base, engine.  Thread safety: pure functions.
+ */
+#ifndef SL_JOB_REPORT_H
+#define SL_JOB_REPORT_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/status.h"
+#include "engine/engine.h"
+#include "job/json_text.h"
+#include "job/pace.h"
+
+typedef struct {
+    const char *program; /* "run", "bench" */
+    const char *model;
+    const char *backend;   /* name and instruction set */
+    const char *transport; /* "loopback", "mpi" */
+    int n_threads;         /* of the first rank */
+    const sl_policy *policy;
+    double open_s; /* reading the model */
+    double wall_s; /* the job itself, the reading of input and the writing included */
+    sl_pace pace;
+    uint64_t n_requests, n_refused; /* n_requests includes the refused ones */
+    uint64_t n_prompt_tokens, n_generated_tokens;
+    int prompt_len, gen_len; /* of a benchmark; 0 elsewhere */
+    int n_ranks;
+    const sl_engine_stats *ranks; /* [n_ranks] */
+} sl_report;
+
+/* Tokens per second, generated / (prefill + decode time); 0 before anything was computed. */
+double sl_report_total_tps(const sl_report *report);
+
+/* Collective.  Gathers every rank's counters.  On the first rank *out is [n_ranks], the caller's to
+ * free; elsewhere NULL.  Errors: SL_ERR_NOMEM, SL_ERR_COMM. */
+sl_status sl_report_gather(const sl_engine *engine, sl_transport *transport, sl_engine_stats **out);
+
+/* A table for people. */
+void sl_report_print(const sl_report *report, FILE *stream);
+
+/* One JSON object on one line, without '\n', with the same numbers.  Errors: SL_ERR_NOMEM. */
+sl_status sl_report_json(const sl_report *report, sl_json_text *out);
+
+#endif
