@@ -15,11 +15,13 @@ static int compare_text(const char *a, size_t a_bytes, const char *b, size_t b_b
     return (a_bytes > b_bytes) - (a_bytes < b_bytes);
 }
 
-/* By text, then by precedence: tokens stand in their array in that order. */
+/* By text, then by precedence: special tokens, then the order of the file. */
 static int compare_keys(const void *a, const void *b) {
     const sl_added_key *x = a, *y = b;
     const int order = compare_text(x->text, x->bytes, y->text, y->bytes);
-    return order ? order : (x->token > y->token) - (x->token < y->token);
+    if (order) return order;
+    if (!x->token->special != !y->token->special) return x->token->special ? -1 : 1;
+    return (x->token > y->token) - (x->token < y->token);
 }
 
 void sl_added_set_free(sl_added_set *set) {

@@ -63,21 +63,17 @@ sl_status sl_tokenizer_add_token(sl_tokenizer *tok, const sl_added_token *token,
         SL_TRY(sl_vocab_add(&tok->vocab, token->text, token->bytes, token->id, 0, where));
         copy.id = token->id;
     }
-    for (int i = 0; i < tok->n_added; i++)
-        if (tok->added[i].id == copy.id) return SL_OK; /* the first one counts */
-    if (copy.special) tok->vocab.tokens[copy.id].flags |= SL_TOKEN_SPECIAL;
+    uint32_t *flags = &tok->vocab.tokens[copy.id].flags;
+    if (*flags & SL_TOKEN_ADDED) return SL_OK; /* the first one counts */
+    *flags |= SL_TOKEN_ADDED | (copy.special ? SL_TOKEN_SPECIAL : 0);
 
-    sl_added_token *added = realloc(tok->added, ((size_t)tok->n_added + 1) * sizeof *added);
-    if (!added) return SL_FAIL(SL_ERR_NOMEM, "added tokens: out of host memory");
-    tok->added = added;
+    if ((tok->n_added & (tok->n_added + 1)) == 0) { /* room for 1, 3, 7, ... */
+        sl_added_token *added = realloc(tok->added, (2 * (size_t)tok->n_added + 1) * sizeof *added);
+        if (!added) return SL_FAIL(SL_ERR_NOMEM, "added tokens: out of host memory");
+        tok->added = added;
+    }
     SL_TRY(sl_tokenizer_copy_text(token->text, token->bytes, &copy.text, &copy.bytes));
-    /* Special tokens take precedence; within each kind the order of the file. */
-    int at = tok->n_added;
-    if (copy.special)
-        while (at > 0 && !added[at - 1].special) at--;
-    memmove(added + at + 1, added + at, (size_t)(tok->n_added - at) * sizeof *added);
-    added[at] = copy;
-    tok->n_added++;
+    tok->added[tok->n_added++] = copy;
     return SL_OK;
 }
 
@@ -226,7 +222,8 @@ int sl_tokenizer_n_tokens(const sl_tokenizer *tok) {
 }
 
 int sl_tokenizer_bos_id(const sl_tokenizer *tok) {
-    return tok->bos_id;
+    /* A text that is always begun with one token has that token as BOS. */
+    return tok->bos_id < 0 && tok->prefix.n > 0 ? tok->prefix.data[0] : tok->bos_id;
 }
 
 int sl_tokenizer_eos_id(const sl_tokenizer *tok) {

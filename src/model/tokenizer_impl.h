@@ -178,7 +178,7 @@ struct sl_tokenizer {
     int n_split;
     sl_decode_step decode[SL_TOKENIZER_MAX_STEPS];
     int n_decode;
-    sl_added_token *added; /* [n_added] in the order of their precedence: special ones first */
+    sl_added_token *added; /* [n_added] in the order of the file */
     int n_added;
     sl_added_set raw_set, normal_set;
     sl_ids prefix, suffix; /* what the post-processor adds around a text */
@@ -210,16 +210,5 @@ sl_status sl_tokenizer_split_qwen2(sl_tokenizer *tok, const char *where);
 
 /* Builds what is derived once vocabulary, merges and steps are there. */
 sl_status sl_tokenizer_finish(sl_tokenizer *tok);
-
-/* bos, eos and chat template from the texts of tokenizer_config.json and special_tokens_map.json
- * (tokenizer_json.c); what is known already stays. */
-sl_status sl_tokenizer_read_config(sl_tokenizer *tok, const char *json, size_t bytes,
-                                   const char *where);
-
-/* Byte-level BPE from vocab.json and merges.txt; the class in tokenizer_config.json (may be NULL)
- * decides the rest. */
-sl_status sl_tokenizer_open_pair(const sl_buffer *vocab, const sl_buffer *merges,
-                                 const sl_buffer *config, const sl_buffer *special_map,
-                                 const sl_buffer *added, const char *dir, sl_tokenizer **out);
 
 #endif

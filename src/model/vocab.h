@@ -15,7 +15,8 @@ enum {
     SL_VOCAB_MAX_TOKENS = 1 << 22, /* 16 times the largest vocabulary known */
     SL_TOKEN_PRESENT = 1,
     SL_TOKEN_IN_MODEL = 2, /* the BPE model knows it; else it is an added token only */
-    SL_TOKEN_SPECIAL = 4,
+    SL_TOKEN_ADDED = 4,    /* looked for in text before the model */
+    SL_TOKEN_SPECIAL = 8,
 };
 
 typedef struct {

@@ -84,7 +84,8 @@ static void free_corpus(corpus *c) {
     free(c->lines);
 }
 
-/* FNV-1a, 64 bit, as make.py has it. */
+/* FNV-1a, 64 bit; the golden files have the low 48 bits. */
+#define HASH_LIMIT (UINT64_C(1) << 48)
 static uint64_t fnv(uint64_t h, const void *data, size_t bytes) {
     const unsigned char *p = data;
     if (!h) h = UINT64_C(14695981039346656037);
@@ -145,8 +146,10 @@ static int line_is_as_expected(const sl_tokenizer *tok, const corpus_line *line,
     assert_int_equal(sl_tokenizer_decode(tok, full, n_full, 0, &whole, &whole_bytes), SL_OK);
     assert_int_equal(sl_tokenizer_decode(tok, full, n_full, 1, &bare, &bare_bytes), SL_OK);
 
-    const int ids_equal = n == n_expected && fnv_ids(fnv_ids(0, ids, n), full, n_full) == ids_hash;
-    const int text_equal = fnv(fnv(0, whole, whole_bytes), bare, bare_bytes) == text_hash;
+    const uint64_t hash = fnv_ids(fnv_ids(0, ids, n), full, n_full);
+    const int ids_equal = n == n_expected && hash % HASH_LIMIT == ids_hash;
+    const int text_equal =
+        fnv(fnv(0, whole, whole_bytes), bare, bare_bytes) % HASH_LIMIT == text_hash;
     if (!ids_equal) {
         printf("ids differ (%zu, expected %zu) of \"%.200s\":", n, n_expected, line->text);
         show_ids(ids, n);

@@ -95,7 +95,7 @@ CONTRACTIONS = ["I'm", "you're", "he's", "we'll", "they've", "I'd", "don't", "o'
 
 SPECIALS = ["<s>", "</s>", "<unk>", "<pad>", "<|endoftext|>", "<|im_start|>", "<|im_end|>",
             "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>",
-            "[INST]", "[/INST]", "<tool_call>", "</tool_call>", "<mask>", "<extra>", "<word>", "<norm é>"]
+            "[INST]", "[/INST]", "<tool_call>", "</tool_call>", "<mask>", "<extra>", "<word>", "<norm-é>"]
 
 
 def categories():
@@ -199,7 +199,7 @@ def lines():
     for _ in range(120):
         out.append("".join(rng.choice(SPECIALS + [" ", "  ", "a", "Hi there", "\n", "é", "e\u0301", "1", "<", "|", ">"]) for _ in range(rng.randrange(2, 10))))
     out += ["<|im_start|>user\nWhat's the capital of France?<|im_end|>\n<|im_start|>assistant\n",
-            "<s>[INST] Hi [/INST] Hello </s><s>[INST] Bye [/INST]", "<0x0A><0xE2><0x96>", "<0xFF> <0xff>", "<norm e\u0301>x<norm é>"]
+            "<s>[INST] Hi [/INST] Hello </s><s>[INST] Bye [/INST]", "<0x0A><0xE2><0x96>", "<0xFF> <0xff>", "<norm-e\u0301>x<norm-é>"]
 
     # Characters of every category, in random company.
     names = sorted(old)

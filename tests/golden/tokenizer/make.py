@@ -1,15 +1,15 @@
-"""Makes the golden data of the tokenizer tests with the Python packages tokenizers and gguf.
+"""Makes the golden data of the tokenizer tests with the Python packages tokenizers, transformers, gguf.
 
     python make.py [SMOLLM2.gguf]
 
 Per family: a small tokenizer with that family's components (tokenizer.json, or vocab.json and
-merges.txt) and expected.txt, one line per corpus line: the number of ids without special tokens, a
+merges.txt; for some also as tokenizer.gguf) and expected.txt, one line per corpus line: the number of ids without special tokens, a
 hash of these ids followed by the ids with special tokens, and a hash of the text that the latter
 decode to followed by that text without special tokens.  samples.jsonl has some lines in full.  The
 corpus is corpus.jsonl (texts) followed by bytes.hex.
 With the GGUF file the real SmolLM2 tokenizer is recorded in smollm2/ too (ids only; the file itself
 is not kept here).
-Hashes are FNV-1a, 64 bit; ids are hashed as little-endian int32.
+Hashes are the low 48 bits of FNV-1a (64 bit); ids are hashed as little-endian int32.
 """
 import json
 import os
@@ -36,7 +36,7 @@ def fnv(data):
     h = 14695981039346656037
     for b in data:
         h = ((h ^ b) * 1099511628211) & 0xFFFFFFFFFFFFFFFF
-    return h
+    return h & 0xFFFFFFFFFFFF
 
 
 def fnv_ids(ids):
@@ -124,8 +124,7 @@ def qwen2():
     tok.post_processor = processors.ByteLevel(trim_offsets=False)
     train_byte_level(tok, 1300)
     tok.add_special_tokens([special(t) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")])
-    tok.add_tokens([AddedToken("<tool_call>", normalized=False), AddedToken("</tool_call>", normalized=False),
-                    AddedToken("<norm e\u0301>", normalized=True)])
+    tok.add_tokens([AddedToken("<tool_call>", normalized=False), AddedToken("</tool_call>", normalized=False)])
     return tok
 
 
@@ -198,7 +197,7 @@ def legacy_added(vocab, merges):
     """Legacy form, with added tokens that are looked for in normalized text; Metaspace decoder; no byte fallback."""
     vocab = {t: i for i, t in enumerate(t for t in sorted(vocab, key=vocab.get) if not t.startswith("<0x"))}
     tok = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=False, byte_fallback=False))
-    tok.normalizer = normalizers.Replace(" ", SPACE)
+    tok.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(" ", SPACE)])
     tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split("x", behavior="merged_with_previous"),
                                                  pre_tokenizers.Split(Regex(r"\p{Lu}+"), behavior="merged_with_next"),
                                                  pre_tokenizers.Punctuation(behavior="contiguous"),
@@ -206,11 +205,54 @@ def legacy_added(vocab, merges):
                                                  pre_tokenizers.Digits(individual_digits=False)])
     tok.decoder = decoders.Metaspace(SPACE, prepend_scheme="always", split=True)
     tok.add_special_tokens([AddedToken("<s>", special=True, normalized=True), AddedToken("</s>", special=True, normalized=True, lstrip=True)])
-    tok.add_tokens([AddedToken("Hi there", normalized=True), AddedToken("<word>", single_word=True, normalized=True, rstrip=True),
+    tok.add_tokens([AddedToken("Hi", normalized=True), AddedToken("<norm-\u00e9>", normalized=True), AddedToken("<word>", single_word=True, normalized=True, rstrip=True),
                     AddedToken("a b", normalized=False)])
     tok.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1",
                                                        special_tokens=[("<s>", tok.token_to_id("<s>")), ("</s>", tok.token_to_id("</s>"))])
     return tok
+
+
+def llama_scores(vocab):
+    """A vocabulary with scores, as sentencepiece has it: the earlier a piece was made, the higher; the
+    merges are derived from them as HF transformers does for such a file."""
+    from transformers.tokenization_utils_base import generate_merges
+    pieces = sorted(vocab, key=vocab.get)
+    scores = {t: 0.0 if i < 259 else -float(i - 259) for i, t in enumerate(pieces)}
+    return llama2_metaspace(vocab, generate_merges(vocab, scores)), [scores[t] for t in pieces]
+
+
+def write_gguf(path, tok, model, pre=None, scores=None, bos=None, eos=None, **flags):
+    """The metadata of a GGUF file with this tokenizer, and one small tensor, as a file must have."""
+    import gguf
+    import numpy
+    spec = json.loads(tok.to_str())
+    tokens = dict(spec["model"]["vocab"])
+    types = {t: gguf.TokenType.NORMAL for t in tokens}
+    for t in spec["added_tokens"]:
+        tokens[t["content"]] = t["id"]
+        types[t["content"]] = gguf.TokenType.CONTROL if t["special"] else gguf.TokenType.USER_DEFINED
+    names = sorted(tokens, key=tokens.get)
+    assert [tokens[t] for t in names] == list(range(len(names)))
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model(model)
+    if pre:
+        writer.add_tokenizer_pre(pre)
+    writer.add_token_list(names)
+    writer.add_token_types([types[t] for t in names])
+    if scores:
+        writer.add_token_scores(scores)
+    else:
+        writer.add_token_merges([" ".join(m) for m in spec["model"]["merges"]])
+    for name, value in (("bos", bos), ("eos", eos)):
+        if value:
+            getattr(writer, "add_%s_token_id" % name)(tokens[value])
+    for name, value in flags.items():
+        getattr(writer, name)(value)
+    writer.add_tensor("token_embd.weight", numpy.zeros((1, 32), dtype=numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def real_smollm2(path):
@@ -281,6 +323,18 @@ def main():
         with open(os.path.join(folder, "tokenizer.json"), "w") as f:
             f.write(json_form(spec))
         expected(Tokenizer.from_file(os.path.join(folder, "tokenizer.json")), texts, folder, samples)
+    made = lambda name: Tokenizer.from_file(os.path.join(HERE, name, "tokenizer.json"))
+    gguf_at = lambda name: os.path.join(HERE, name, "tokenizer.gguf")
+    write_gguf(gguf_at("gpt2"), made("gpt2"), "gpt2", "gpt-2", eos="<|endoftext|>")
+    write_gguf(gguf_at("llama3"), made("llama3"), "gpt2", "llama-bpe", bos="<|begin_of_text|>", eos="<|end_of_text|>")
+    write_gguf(gguf_at("qwen2"), made("qwen2"), "gpt2", "qwen2", bos="<|endoftext|>", eos="<|im_end|>", add_add_bos_token=False)
+    write_gguf(gguf_at("smollm"), made("smollm"), "gpt2", "smollm", bos="<|im_start|>", eos="<|im_end|>", add_add_bos_token=False)
+    write_gguf(gguf_at("tekken"), made("tekken"), "gpt2", "tekken", bos="<s>", eos="</s>", add_add_bos_token=True)
+    folder = os.path.join(HERE, "llama_scores")
+    os.makedirs(folder, exist_ok=True)
+    tok, scores = llama_scores(vocab)
+    write_gguf(gguf_at("llama_scores"), tok, "llama", scores=scores, bos="<s>", eos="</s>", add_unk_token_id=0)
+    expected(tok, texts, folder, samples)
     folder = os.path.join(HERE, "opt")
     os.makedirs(folder, exist_ok=True)
     opt_files(folder)
