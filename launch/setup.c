@@ -1,0 +1,229 @@
+#include "setup.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "cpu/cpu_backend.h"
+#include "host.h"
+
+const char *const sl_setup_caches[] = {"f16", "f32", NULL};
+
+void sl_setup_options_init(sl_setup_options *options) {
+    *options = (sl_setup_options){0};
+}
+
+sl_status sl_setup_agree(const sl_setup *setup, sl_status mine) {
+    return setup->transport->ops->agree(setup->transport, mine);
+}
+
+sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *options, sl_setup *out) {
+    sl_setup setup = {.launch = launch, .options = options};
+    if (launch->is_mpi) {
+        SL_TRY(sl_transport_open_mpi(&setup.transport));
+    } else {
+        SL_TRY(sl_transport_open_loopback(&setup.transport));
+    }
+    *out = setup;
+    return SL_OK;
+}
+
+void sl_setup_close(sl_setup *setup) {
+    sl_engine_close(setup->engine);
+    sl_backend_close(setup->backend);
+    sl_tokenizer_close(setup->tokenizer);
+    sl_source_close(setup->source);
+    sl_transport_close(setup->transport);
+    *setup = (sl_setup){0};
+}
+
+/* ---- processors and memory ---- */
+
+typedef struct {
+    char host[256];
+    uint8_t mask[SL_HOST_MASK_BYTES];
+} rank_place;
+
+static int overlap(const uint8_t *a, const uint8_t *b) {
+    for (int i = 0; i < SL_HOST_MASK_BYTES; i++) {
+        if (a[i] & b[i]) return 1;
+    }
+    return 0;
+}
+
+static int count_bits(const uint8_t *mask) {
+    int count = 0;
+    for (int i = 0; i < SL_HOST_MASK_BYTES; i++) count += __builtin_popcount(mask[i]);
+    return count;
+}
+
+/* mpirun binds each of one or two ranks to a single processor by default, which is rarely what is
+ * wanted of a program with threads.  The launcher itself is not bound: its mask says what the ranks
+ * of this host could have. */
+static void warn_if_bound(const sl_setup *setup, const rank_place *places, int n_mine) {
+    uint8_t used[SL_HOST_MASK_BYTES] = {0}, could[SL_HOST_MASK_BYTES];
+    const int n_could = sl_host_processors(getppid(), could);
+    for (int r = 0; r < setup->transport->n_ranks; r++) {
+        if (strcmp(places[r].host, places[0].host) != 0) continue;
+        for (int i = 0; i < SL_HOST_MASK_BYTES; i++) used[i] |= places[r].mask[i];
+    }
+    if (setup->options->quiet || count_bits(used) >= n_could) return;
+    fprintf(stderr,
+            "sluice: note: this rank is bound to %d of %d processors; `mpirun --bind-to none` lets "
+            "the ranks use all of them\n",
+            n_mine, n_could);
+}
+
+/* Collective.  The processors of this rank, divided among the ranks of its host that may run on any
+ * of the same ones. */
+static sl_status choose_threads(const sl_setup *setup, int *out) {
+    const int n_ranks = setup->transport->n_ranks, rank = setup->transport->rank;
+    const sl_mpi_info *info = &setup->launch->info;
+    rank_place mine = {{0}, {0}};
+    sl_status st = SL_OK;
+    rank_place *places = calloc((size_t)n_ranks, sizeof *places);
+    if (!places) st = SL_FAIL(SL_ERR_NOMEM, "%d ranks: out of host memory", n_ranks);
+    SL_GO(sl_setup_agree(setup, st));
+
+    snprintf(mine.host, sizeof mine.host, "%s", info->host);
+    const int n_mine = sl_host_processors(0, mine.mask);
+    SL_GO(setup->transport->ops->gather(setup->transport, &mine, sizeof mine, places));
+    SL_GO(setup->transport->ops->broadcast(setup->transport, 0, places,
+                                           (size_t)n_ranks * sizeof *places));
+    int n_sharing = 0;
+    for (int r = 0; r < n_ranks; r++)
+        n_sharing += strcmp(places[r].host, mine.host) == 0 && overlap(places[r].mask, mine.mask);
+
+    int n_threads = n_sharing > 0 ? n_mine / n_sharing : n_mine;
+    const double quota = sl_host_cpu_quota("");
+    const int n_local = info->n_local_ranks > 0 ? info->n_local_ranks : 1;
+    if (quota > 0 && n_threads > quota / n_local) n_threads = (int)(quota / n_local);
+    *out = n_threads > 0 ? n_threads : 1;
+    if (setup->launch->is_mpi && rank == 0) warn_if_bound(setup, places, n_mine);
+
+fail:
+    free(places);
+    return st;
+}
+
+static sl_status choose_budget(const sl_setup *setup, size_t *out) {
+    const sl_mpi_info *info = &setup->launch->info;
+    const size_t available = sl_host_available_bytes("");
+    if (available == 0)
+        return SL_FAIL(SL_ERR_IO, "the memory of %s cannot be told from /proc; give --cpu-mem",
+                       info->host[0] ? info->host : "this host");
+    const size_t n_local = info->n_local_ranks > 0 ? (size_t)info->n_local_ranks : 1;
+    *out = available / 10 * 8 / n_local; /* the rest is for text, threads and the page cache */
+    return SL_OK;
+}
+
+/* ---- parts ---- */
+
+static sl_status check_layers(const sl_setup *setup) {
+    const sl_option_ints *layers = &setup->options->layers;
+    const int n_ranks = setup->transport->n_ranks;
+    int sum = 0;
+    if (layers->n == 0) return SL_OK;
+    if (layers->n != n_ranks)
+        return SL_FAIL(SL_ERR_ARG, "--layers: found %d numbers, expected one for each of %d ranks",
+                       layers->n, n_ranks);
+    for (int i = 0; i < layers->n && sum <= setup->config.n_layers; i++) sum += layers->values[i];
+    if (sum != setup->config.n_layers)
+        return SL_FAIL(SL_ERR_ARG, "--layers: found a sum of %d, expected the model's %d layers",
+                       sum, setup->config.n_layers);
+    return SL_OK;
+}
+
+static sl_status open_tokenizer(sl_setup *setup) {
+    const sl_checkpoint *ckpt = sl_source_checkpoint(setup->source);
+    if (ckpt && sl_checkpoint_format(ckpt) == SL_CHECKPOINT_GGUF)
+        return sl_tokenizer_open_gguf(ckpt, &setup->tokenizer);
+    if (!ckpt) return SL_OK; /* dummy weights speak no language */
+    return sl_tokenizer_open_folder(sl_source_path(setup->source), &setup->tokenizer);
+}
+
+static sl_status open_source(sl_setup *setup, int with_tokenizer) {
+    SL_TRY(sl_source_open(setup->options->model, setup->options->seed, &setup->source));
+    setup->config = *sl_source_config(setup->source);
+    if (with_tokenizer && sl_launch_is_first(setup->launch)) SL_TRY(open_tokenizer(setup));
+    return check_layers(setup);
+}
+
+static sl_status open_backend(sl_setup *setup) {
+    const sl_cpu_options cpu = {.n_threads = setup->n_threads};
+    SL_TRY(sl_cpu_backend_open(&cpu, &setup->backend));
+    snprintf(setup->backend_name, sizeof setup->backend_name, "cpu (%s)",
+             sl_cpu_backend_simd(setup->backend));
+    return SL_OK;
+}
+
+static void set_policy(sl_setup *setup) {
+    const sl_setup_options *o = setup->options;
+    sl_policy_init(&setup->policy);
+    setup->policy.micro_batch = o->micro_batch;
+    setup->policy.num_micro_batches = o->num_micro_batches;
+    setup->policy.max_rows = o->max_rows;
+    setup->policy.blocks_in_flight = o->blocks_in_flight;
+    setup->policy.max_context = o->max_context;
+    setup->policy.cache_dtype = o->cache == 1 ? SL_DTYPE_F32 : SL_DTYPE_F16;
+    setup->policy.cpu_budget_bytes = o->cpu_mem_bytes;
+    setup->policy.layers_per_rank = o->layers.n ? o->layers.values : NULL;
+}
+
+sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token) {
+    const double start_s = sl_clock_s();
+    SL_TRY(sl_setup_agree(setup, open_source(setup, with_tokenizer)));
+    setup->n_threads = setup->options->n_threads;
+    if (setup->n_threads == 0) SL_TRY(choose_threads(setup, &setup->n_threads));
+    set_policy(setup);
+
+    sl_status st = open_backend(setup);
+    if (st == SL_OK && setup->policy.cpu_budget_bytes == 0)
+        st = choose_budget(setup, &setup->policy.cpu_budget_bytes);
+    SL_TRY(sl_setup_agree(setup, st));
+    SL_TRY(sl_engine_open(setup->source, setup->backend, setup->transport, &setup->policy, on_token,
+                          &setup->engine));
+    sl_source_close(setup->source);
+    setup->source = NULL;
+    setup->open_s = sl_clock_s() - start_s;
+    return SL_OK;
+}
+
+/* ---- report ---- */
+
+sl_status sl_setup_report(const sl_setup *setup, sl_report *report, sl_engine_stats **ranks_out) {
+    sl_engine_stats *ranks = NULL;
+    SL_TRY(sl_report_gather(setup->engine, setup->transport, &ranks));
+    report->model = setup->options->model;
+    report->backend = setup->backend_name;
+    report->transport = setup->transport->ops->name;
+    report->n_threads = setup->n_threads;
+    report->policy = sl_engine_policy(setup->engine);
+    report->open_s = setup->open_s;
+    report->n_ranks = setup->transport->n_ranks;
+    report->ranks = ranks;
+    *ranks_out = ranks;
+    return SL_OK;
+}
+
+sl_status sl_setup_write_metrics(const sl_setup *setup, const sl_report *report) {
+    const char *path = setup->options->metrics_path;
+    if (!path) return SL_OK;
+    sl_json_text text = {0};
+    FILE *file = NULL;
+    sl_status st = SL_OK;
+    SL_GO(sl_report_json(report, &text));
+    sl_json_raw(&text, "\n");
+    SL_GO(sl_json_status(&text));
+    file = fopen(path, "w");
+    if (!file || fwrite(text.data, 1, text.n_bytes, file) != text.n_bytes || fflush(file) != 0)
+        st = SL_FAIL(SL_ERR_IO, "write metrics to %s: %s", path, strerror(errno));
+
+fail:
+    if (file) fclose(file);
+    sl_json_free(&text);
+    return st;
+}

@@ -1,0 +1,200 @@
+/* setup.h - what `run` and `bench` have in common: options, model, backend, transport, engine.
+ *
+ * Layer: launch.  May include: all.  Every function is collective under MPI, and every rank comes
+ * to the same outcome.
+ */
+#ifndef SL_LAUNCH_SETUP_H
+#define SL_LAUNCH_SETUP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "commands.h"
+#include "engine/engine.h"
+#include "job/pace.h"
+#include "job/report.h"
+#include "model/source.h"
+#include "model/tokenizer.h"
+#include "options.h"
+
+/* Values of the options that SL_SETUP_OPTIONS describes. */
+typedef struct {
+    const char *model;
+    int micro_batch, num_micro_batches, max_rows, blocks_in_flight, max_context;
+    int cache; /* index into sl_setup_caches */
+    size_t cpu_mem_bytes;
+    int n_threads;
+    uint64_t seed;
+    sl_option_ints layers;
+    const char *metrics_path;
+    int quiet;
+} sl_setup_options;
+
+extern const char *const sl_setup_caches[]; /* "f16", "f32" */
+
+/* Rows of an option table, for a sl_setup_options called `o`. */
+#define SL_SETUP_MODEL_OPTIONS(o)                                                                  \
+    {                                                                                              \
+        "model", 'm', SL_OPTION_TEXT, &(o).model, "MODEL",                                         \
+            "The model: a folder as on the Hugging Face hub, a .gguf file, or dummy:NAME for "     \
+            "random "                                                                              \
+            "weights of a published size (dummy:opt-30b) or of a config.json (dummy:PATH). "       \
+            "Required.",                                                                           \
+            0, 0, NULL, NULL                                                                       \
+    }
+
+#define SL_SETUP_POLICY_OPTIONS(o)                                                                 \
+    {                                                                                              \
+        "", 0, SL_OPTION_FLAG, NULL, NULL, "Policy (what is not given is chosen):",                \
+        0,  0, NULL,           NULL},                                                              \
+        {"micro-batch",                                                                            \
+         0,                                                                                        \
+         SL_OPTION_INT,                                                                            \
+         &(o).micro_batch,                                                                         \
+         "N",                                                                                      \
+         "Sequences that are computed together.",                                                  \
+         1,                                                                                        \
+         65536,                                                                                    \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"num-micro-batches",                                                                      \
+         0,                                                                                        \
+         SL_OPTION_INT,                                                                            \
+         &(o).num_micro_batches,                                                                   \
+         "K",                                                                                      \
+         "Micro-batches of a block, which share one reading of the weights.",                      \
+         1,                                                                                        \
+         4096,                                                                                     \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"max-rows",                                                                               \
+         0,                                                                                        \
+         SL_OPTION_INT,                                                                            \
+         &(o).max_rows,                                                                            \
+         "R",                                                                                      \
+         "Tokens of a micro-batch: bounds the pieces in which prompts are computed.",              \
+         1,                                                                                        \
+         1 << 20,                                                                                  \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"blocks-in-flight",                                                                       \
+         0,                                                                                        \
+         SL_OPTION_INT,                                                                            \
+         &(o).blocks_in_flight,                                                                    \
+         "B",                                                                                      \
+         "Blocks under way; as many as ranks keep a pipeline full.",                               \
+         1,                                                                                        \
+         1024,                                                                                     \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"max-context",                                                                            \
+         0,                                                                                        \
+         SL_OPTION_INT,                                                                            \
+         &(o).max_context,                                                                         \
+         "N",                                                                                      \
+         "Longest prompt and output together, in tokens; at most the model's.",                    \
+         1,                                                                                        \
+         1 << 30,                                                                                  \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"cache",    0,         SL_OPTION_CHOICE,                                                  \
+         &(o).cache, "f16|f32", "Precision of the keys and values that are kept. Default f16.",    \
+         0,          0,         sl_setup_caches,                                                   \
+         NULL},                                                                                    \
+        {"cpu-mem",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_BYTES,                                                                          \
+         &(o).cpu_mem_bytes,                                                                       \
+         "SIZE",                                                                                   \
+         "Host memory that each rank may use for weights, cache and buffers, such as 16GiB. "      \
+         "Default: "                                                                               \
+         "80 % of what is available, shared by the ranks of a host.",                              \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"threads",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_INT,                                                                            \
+         &(o).n_threads,                                                                           \
+         "N",                                                                                      \
+         "Threads of each rank. Default: the processors that it may run on, divided among the "    \
+         "ranks "                                                                                  \
+         "that share them.",                                                                       \
+         1,                                                                                        \
+         4096,                                                                                     \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+    {                                                                                              \
+        "layers", 0, SL_OPTION_INTS, &(o).layers, "A,B,...",                                       \
+            "Layers of each rank, in rank order. Default: split evenly by cost.", 1, 1 << 20,      \
+            NULL, NULL                                                                             \
+    }
+
+#define SL_SETUP_REPORT_OPTIONS(o)                                                                 \
+    {"seed",                                                                                       \
+     0,                                                                                            \
+     SL_OPTION_U64,                                                                                \
+     &(o).seed,                                                                                    \
+     "S",                                                                                          \
+     "Seed of all random choices (of requests without one of their own, and of dummy weights). "   \
+     "Default 0.",                                                                                 \
+     0,                                                                                            \
+     0,                                                                                            \
+     NULL,                                                                                         \
+     NULL},                                                                                        \
+        {"metrics-json",                                                                           \
+         0,                                                                                        \
+         SL_OPTION_TEXT,                                                                           \
+         &(o).metrics_path,                                                                        \
+         "FILE",                                                                                   \
+         "Write the numbers of the report to FILE as JSON.",                                       \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+    {                                                                                              \
+        "quiet", 'q', SL_OPTION_FLAG, &(o).quiet, NULL, "No progress and no report.", 0, 0, NULL,  \
+            NULL                                                                                   \
+    }
+
+/* What a run needs; all handles start as NULL. */
+typedef struct {
+    const sl_launch *launch;
+    const sl_setup_options *options;
+    sl_transport *transport;
+    sl_source *source;       /* closed once the engine is open */
+    sl_model_config config;  /* copy of the source's */
+    sl_tokenizer *tokenizer; /* first rank only, if wanted and the model has one */
+    sl_backend *backend;
+    sl_engine *engine;
+    sl_policy policy; /* as chosen */
+    char backend_name[32];
+    int n_threads;
+    double open_s;
+} sl_setup;
+
+/* Defaults of the options. */
+void sl_setup_options_init(sl_setup_options *options);
+
+/* Opens the transport; the other parts follow with sl_setup_open(). */
+sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *options, sl_setup *out);
+
+/* All ranks get SL_OK, or the first failing rank's status and message. */
+sl_status sl_setup_agree(const sl_setup *setup, sl_status mine);
+
+/* Opens model, backend and engine.  with_tokenizer 0: a job of token ids. */
+sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token);
+
+/* Releases everything; legal on a half-open setup. */
+void sl_setup_close(sl_setup *setup);
+
+/* Fills in the parts of a report that follow from the setup and gathers the ranks' counters, which
+ * the caller frees (*ranks_out, first rank only). */
+sl_status sl_setup_report(const sl_setup *setup, sl_report *report, sl_engine_stats **ranks_out);
+
+/* First rank: writes the report to the metrics file, if there is to be one. */
+sl_status sl_setup_write_metrics(const sl_setup *setup, const sl_report *report);
+
+#endif
