@@ -16,6 +16,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "engine/device.h"
 #include "engine/rows.h"
 #include "engine/sampler.h"
 #include "model/config.h"
@@ -31,6 +32,10 @@ typedef struct sl_backend sl_backend;
 typedef struct {
     const char *name; /* "cpu" */
     size_t act_bytes; /* bytes of one activation element */
+
+    /* Memory, copies and events of a device with memory of its own; NULL: operators read and write
+     * host memory, and what is queued is done when the call returns. */
+    const sl_device_ops *device;
 
     void (*close)(sl_backend *be);
 

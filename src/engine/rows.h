@@ -29,6 +29,7 @@ typedef struct {
     const sl_segment *segment; /* [n_segments], by row0 */
     int n_wanted;
     const int32_t *wanted; /* [n_wanted] ascending row numbers whose logits are wanted */
+    void *device;          /* the backend's copy of all this, set by bind_rows(); else NULL */
 } sl_rows;
 
 #ifdef __cplusplus
