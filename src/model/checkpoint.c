@@ -239,15 +239,16 @@ static sl_status check_ranges(const sl_checkpoint *ckpt, const sl_tensor **order
     size_t i = 0;
     for (size_t f = 0; f < ckpt->n_files; f++) {
         const sl_checkpoint_file *file = &ckpt->files[f];
-        const char *before = "the header";
+        const char *before = NULL; /* the tensor before this one */
         uint64_t end = file->data_start;
         for (; i < ckpt->n_entries; i++) {
             const sl_tensor *t = order[i];
             if (((const sl_checkpoint_entry *)t)->file != f) break;
             if (t->offset < end || (packed && t->offset != end))
                 return SL_FAIL(SL_ERR_FORMAT,
-                               "%s: tensor \"%s\" begins at byte %llu, %s ends at byte %llu",
-                               file->path, t->name, (unsigned long long)t->offset, before,
+                               "%s: tensor \"%s\" begins at byte %llu, %s\"%s\" ends at byte %llu",
+                               file->path, t->name, (unsigned long long)t->offset,
+                               before ? "tensor " : "the ", before ? before : "header",
                                (unsigned long long)end);
             end = t->offset + t->bytes;
             before = t->name;

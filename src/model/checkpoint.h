@@ -36,16 +36,18 @@ typedef struct {
 
 typedef struct sl_checkpoint sl_checkpoint;
 
-/* Each opens one format.  `path` is an HF folder (safetensors, torch) or a file (gguf).
+/* Each opens one format.  `path` is an HF folder (safetensors, torch) or a file (any).
  * The table of contents is checked whole: names unique, shapes positive, sizes equal to
- * shape * dtype, every byte range inside its file and none overlapping.
+ * shape * dtype, every byte range inside its file and none overlapping (torch: tied tensors may
+ * share their bytes).  Integer tensors of safetensors and torch files are checked and then left out
+ * of the table: no weight is made of them.  A scalar becomes a vector of one.
  * Errors: SL_ERR_IO, SL_ERR_FORMAT; the message names file, tensor, found and expected. */
 sl_status sl_safetensors_open(const char *path, sl_checkpoint **out);
 sl_status sl_torch_open(const char *path, sl_checkpoint **out);
 sl_status sl_gguf_open(const char *path, sl_checkpoint **out);
 
-/* Looks at `path` (folder with safetensors, folder with .bin, GGUF file) and opens it; safetensors
- * is preferred where a folder has both. */
+/* Looks at `path` (folder with safetensors, folder with .bin, or a file, whose first bytes tell its
+ * format) and opens it; safetensors is preferred where a folder has both. */
 sl_status sl_checkpoint_open(const char *path, sl_checkpoint **out);
 void sl_checkpoint_close(sl_checkpoint *ckpt);
 

@@ -112,17 +112,17 @@ static void lies_in_the_header_are_refused(void **state) {
         {SHAPE("[4]", "[0,16,16]"), "\"w\"", "data_offsets"},
         {SHAPE("[4]", "\"0,16\""), "\"w\"", "data_offsets"},
         {SHAPE("[3]", "[0,12]"), "tensors end at byte", "the file at byte"},
-        {SHAPE("[3]", "[4,16]"), "\"w\" begins at byte", "the header ends"},
+        {SHAPE("[3]", "[4,16]"), "\"w\" begins at byte", "the \"header\" ends"},
         {W("\"dtype\":\"F32\",\"dtype\":\"F16\""), "header", "duplicate"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
          "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}",
          "header", "duplicate"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},"
          "\"b\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[4,16]}}",
-         "\"b\" begins", "a ends"},
+         "\"b\" begins", "tensor \"a\" ends"},
         {"{\"a\":{\"dtype\":\"I32\",\"shape\":[3],\"data_offsets\":[0,12]},"
          "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}",
-         "\"b\" begins", "a ends"},
+         "\"b\" begins", "tensor \"a\" ends"},
         {"{\"i\":{\"dtype\":\"I64\",\"shape\":[2],\"data_offsets\":[0,16]}}", "no tensor",
          "weights"},
         {"{\"__metadata__\":[]}", "__metadata__", "no object"},

@@ -371,6 +371,82 @@ static void shards_are_read_through_their_index(void **state) {
     assert_refused(sl_torch_open, dir, SL_ERR_FORMAT, FRAGMENTS(dir, "\"w\"", "found in"));
 }
 
+/* The zip64 extra field: sizes, and the offset in the directory's. */
+static void put_zip64_extra(buffer *b, uint64_t bytes, const uint64_t *offset) {
+    put_u16(b, 1);
+    put_u16(b, offset ? 24 : 16);
+    put_u64(b, bytes);
+    put_u64(b, bytes);
+    if (offset) put_u64(b, *offset);
+}
+
+static void put_zip64_header(buffer *b, const char *name, uint32_t crc, uint64_t bytes,
+                             const uint64_t *offset) {
+    put_u32(b, offset ? 0x02014b50u : 0x04034b50u);
+    if (offset) put_u16(b, 45);
+    put_zip_fields(b, 0, crc, UINT32_MAX, UINT32_MAX, name);
+    put_u16(b, offset ? 28 : 20);
+    if (offset) {
+        put_zeros(b, 10); /* comment, disk, attributes */
+        put_u32(b, UINT32_MAX);
+    }
+    put_text(b, name);
+    put_zip64_extra(b, bytes, offset);
+}
+
+/* A storage of 4 GiB and 32 bytes in a file with a hole; the pickle lies behind it. */
+static void storages_beyond_4_gib_are_read(void **state) {
+    char path[4096];
+    const uint64_t storage_bytes = (1ull << 32) + 32, storage_at = 0;
+    const float last[] = {1, 2, 3, 4, 5, 6, 7, 8};
+    const tensor_text t = {"w", "Float", "0", (1ll << 30) + 8, 1ll << 30, 1, {8}, {1}};
+    buffer pickle = {0}, head = {0}, tail = {0};
+    put_text(&pickle, PROTO "}(");
+    put_tensor(&pickle, &t);
+    put_text(&pickle, "u.");
+    const uint32_t crc = crc_of(pickle.at, pickle.bytes);
+
+    put_zip64_header(&head, "a/data/0", 0, storage_bytes, NULL);
+    const uint64_t pickle_at = head.bytes + storage_bytes;
+    put_zip64_header(&tail, "a/data.pkl", crc, pickle.bytes, NULL);
+    put(&tail, pickle.at, pickle.bytes);
+    const uint64_t directory_at = pickle_at + tail.bytes;
+    put_zip64_header(&tail, "a/data/0", 0, storage_bytes, &storage_at);
+    put_zip64_header(&tail, "a/data.pkl", crc, pickle.bytes, &pickle_at);
+    const uint64_t end_at = pickle_at + tail.bytes;
+    put_u32(&tail, 0x06064b50u); /* zip64 end: size, versions, disks, entries, directory */
+    put_u64(&tail, 44);
+    put_u16(&tail, 45), put_u16(&tail, 45);
+    put_u64(&tail, 0);
+    put_u64(&tail, 2), put_u64(&tail, 2);
+    put_u64(&tail, end_at - directory_at);
+    put_u64(&tail, directory_at);
+    put_u32(&tail, 0x07064b50u); /* its locator */
+    put_u32(&tail, 0);
+    put_u64(&tail, end_at);
+    put_u32(&tail, 1);
+    put_u32(&tail, 0x06054b50u); /* the old end, which defers to it */
+    put_u32(&tail, 0);
+    put_u16(&tail, 0xffff), put_u16(&tail, 0xffff);
+    put_u32(&tail, UINT32_MAX), put_u32(&tail, UINT32_MAX);
+    put_u16(&tail, 0);
+
+    FILE *f = fopen(path_in(*state, "large.bin", path), "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(head.at, 1, head.bytes, f), head.bytes);
+    assert_int_equal(fseeko(f, (off_t)(pickle_at - sizeof last), SEEK_SET), 0);
+    assert_int_equal(fwrite(last, 1, sizeof last, f), sizeof last);
+    assert_int_equal(fwrite(tail.at, 1, tail.bytes, f), tail.bytes);
+    assert_int_equal(fclose(f), 0);
+    free(pickle.at), free(head.at), free(tail.at);
+
+    sl_checkpoint *ckpt = assert_opens(sl_torch_open, path);
+    float y[8];
+    read_tensor(ckpt, "w", SL_DTYPE_F32, DIMS(8), y);
+    assert_ramp(y, 8, 1.0f, 1.0f);
+    sl_checkpoint_close(ckpt);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(state_dict_written_by_torch_is_read),
@@ -383,6 +459,7 @@ int main(void) {
         cmocka_unit_test(zips_that_torch_would_not_write_are_refused),
         cmocka_unit_test(damaged_pickle_is_found_by_its_checksum),
         cmocka_unit_test(every_truncation_is_refused),
+        cmocka_unit_test(storages_beyond_4_gib_are_read),
         cmocka_unit_test(shards_are_read_through_their_index),
     };
     return cmocka_run_group_tests_name("torch_bin", tests, make_dir, remove_dir);
