@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "model/pack.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checkpoints are little-endian");
 
@@ -150,6 +151,10 @@ void sl_dequantize_row(float *y, const void *x, sl_dtype dtype, int64_t n) {
     };
     if ((int)dtype < 0 || dtype >= SL_DTYPE_COUNT) return;
     const uint8_t *at = x;
+    if (sl_dtype_group_bits(dtype)) {
+        sl_unpack_row(y, x, dtype, n);
+        return;
+    }
     if (!blocks[dtype]) {
         plain_row(y, at, dtype, n);
         return;

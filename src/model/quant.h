@@ -19,7 +19,8 @@ extern "C" {
  *
  *   y     host, float32, [n]
  *   x     host, `dtype`, n elements; unaligned is fine
- *   n     a multiple of the dtype's block
+ *   n     a multiple of the dtype's block; in the group formats the width of the whole row, since
+ *         the place of its steps follows from it
  *
  * Source: the definitions of GGML's blocks (FORMATS section 3), checked against the `gguf` package.
  */

@@ -16,6 +16,7 @@
 #include "base/half.h"
 #include "base/rng.h"
 #include "cpu/cpu_backend.h"
+#include "model/pack.h"
 
 static inline void *fixture_alloc(size_t bytes) {
     void *data = malloc(bytes > 0 ? bytes : 1);
@@ -59,6 +60,12 @@ static inline void put_half(unsigned char *at, float value) {
 
 /* One stored row of values of about [-1, 1]: random codes under fixed-size steps. */
 static inline void fixture_stored_row(sl_rng *rng, unsigned char *row, sl_dtype dtype, int cols) {
+    if (sl_dtype_group_bits(dtype)) {
+        float *values = fixture_floats(rng, (size_t)cols);
+        sl_pack_row(row, values, dtype, cols);
+        free(values);
+        return;
+    }
     const size_t block_bytes = sl_dtype_block_bytes(dtype);
     const int n_blocks = cols / sl_dtype_block_elems(dtype);
     for (int b = 0; b < n_blocks; b++, row += block_bytes) {
@@ -101,6 +108,8 @@ static inline void fixture_stored_row(sl_rng *rng, unsigned char *row, sl_dtype 
         case SL_DTYPE_Q6_K:
             put_half(row + 208, u / 4096.0f);
             break;
+        case SL_DTYPE_Q8G64: /* done above */
+        case SL_DTYPE_Q4G64:
         case SL_DTYPE_COUNT:
             fail();
         }

@@ -55,6 +55,7 @@ static void linear_of_every_dtype_agrees_with_the_reference(void **state) {
         sl_backend *be = fixture_open(fixture_simd[v], 0);
         if (!be) continue;
         for (int dtype = 0; dtype < SL_DTYPE_COUNT; dtype++) {
+            if (sl_dtype_group_bits((sl_dtype)dtype)) continue; /* the reference's alone */
             for (int n_slabs = 1; n_slabs <= 3; n_slabs += 2) {
                 const shape s = {(sl_dtype)dtype, 70, 768, n_slabs};
                 compare_with_reference(be, reference, &s, 1);

@@ -1,0 +1,101 @@
+#include "model/pack.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/half.h"
+
+static const float F16_MAX = 65504.0f;
+
+static float clamp_f16(float x) {
+    return x > F16_MAX ? F16_MAX : x < -F16_MAX ? -F16_MAX : x;
+}
+
+/* The next f16 toward -inf or +inf; h is finite and stays so, since callers clamp before. */
+static sl_f16 f16_below(sl_f16 h) {
+    if (h == 0) return 0x8001; /* below +0: the smallest negative */
+    return h & 0x8000 ? (sl_f16)(h + 1) : (sl_f16)(h - 1);
+}
+
+static sl_f16 f16_above(sl_f16 h) {
+    if (h == 0x8000) return 0x0001;
+    return h & 0x8000 ? (sl_f16)(h - 1) : (sl_f16)(h + 1);
+}
+
+static sl_f16 round_down(float x) {
+    const float inside = clamp_f16(x);
+    const sl_f16 h = sl_f32_to_f16(inside);
+    return sl_f16_to_f32(h) > inside ? f16_below(h) : h;
+}
+
+static sl_f16 round_up(float x) {
+    const float inside = clamp_f16(x);
+    const sl_f16 h = sl_f32_to_f16(inside);
+    return sl_f16_to_f32(h) < inside ? f16_above(h) : h;
+}
+
+void sl_pack_group(uint8_t *codes, uint16_t pair_out[2], const float *x, int bits, int n) {
+    const int n_bytes = (n * bits + 7) / 8;
+    const float top = (float)((1 << bits) - 1);
+    float low = INFINITY, high = -INFINITY;
+    int finite = 1;
+    for (int i = 0; i < n; i++) {
+        finite &= isfinite(x[i]) != 0;
+        low = fminf(low, x[i]);
+        high = fmaxf(high, x[i]);
+    }
+    memset(codes, 0, (size_t)n_bytes);
+    if (!finite) {
+        pair_out[0] = 0;
+        pair_out[1] = 0x7e00; /* NaN */
+        return;
+    }
+    pair_out[1] = round_down(low);
+    const float min = sl_f16_to_f32(pair_out[1]);
+    /* Division by the count first: high - min may exceed float32's range. */
+    pair_out[0] = round_up(high / top - min / top);
+    const float step = sl_f16_to_f32(pair_out[0]);
+    for (int i = 0; i < n && step > 0.0f; i++) {
+        float code = rintf((x[i] - min) / step);
+        code = code < 0.0f ? 0.0f : code > top ? top : code;
+        if (bits == 8)
+            codes[i] = (uint8_t)code;
+        else
+            codes[i / 2] |= (uint8_t)((unsigned)code << (i % 2 * 4));
+    }
+}
+
+void sl_unpack_group(float *y, const uint8_t *codes, const uint16_t pair[2], int bits, int n) {
+    const float step = sl_f16_to_f32(pair[0]), min = sl_f16_to_f32(pair[1]);
+    for (int i = 0; i < n; i++) {
+        const int code = bits == 8 ? codes[i] : codes[i / 2] >> (i % 2 * 4) & 15;
+        y[i] = (float)code * step + min;
+    }
+}
+
+static int group_at(int64_t cols, int64_t i) {
+    return (int)(cols - i < SL_GROUP_ELEMS ? cols - i : SL_GROUP_ELEMS);
+}
+
+void sl_pack_row(void *row, const float *x, sl_dtype dtype, int64_t cols) {
+    const int bits = sl_dtype_group_bits(dtype);
+    const size_t code_bytes = sl_pack_code_bytes(dtype, (size_t)cols);
+    uint8_t *codes = row, *pairs = codes + code_bytes;
+    const size_t pair_bytes = ((size_t)sl_pack_groups(cols) * 4 + 15) & ~(size_t)15;
+    memset(row, 0, code_bytes + pair_bytes); /* the padding too: packed files are compared */
+    for (int64_t i = 0; i < cols; i += SL_GROUP_ELEMS) {
+        uint16_t pair[2];
+        sl_pack_group(codes + i * bits / 8, pair, x + i, bits, group_at(cols, i));
+        memcpy(pairs + i / SL_GROUP_ELEMS * 4, pair, sizeof pair);
+    }
+}
+
+void sl_unpack_row(float *y, const void *row, sl_dtype dtype, int64_t cols) {
+    const int bits = sl_dtype_group_bits(dtype);
+    const uint8_t *codes = row, *pairs = codes + sl_pack_code_bytes(dtype, (size_t)cols);
+    for (int64_t i = 0; i < cols; i += SL_GROUP_ELEMS) {
+        uint16_t pair[2];
+        memcpy(pair, pairs + i / SL_GROUP_ELEMS * 4, sizeof pair);
+        sl_unpack_group(y + i, codes + i * bits / 8, pair, bits, group_at(cols, i));
+    }
+}
