@@ -16,10 +16,10 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
-#include "engine/device.h"
 #include "engine/rows.h"
 #include "engine/sampler.h"
 #include "model/config.h"
+#include "store/device.h"
 #include "store/kv_format.h"
 #include "store/weights.h"
 
@@ -38,6 +38,12 @@ typedef struct {
     const sl_device_ops *device;
 
     void (*close)(sl_backend *be);
+
+    /* Devices only, else NULL.  Queues the upload of a micro-batch's rows, once for all operators
+     * of its sweep: number in [0, 2 * micro-batches of a block).  Sets rows->device; the host
+     * arrays may change when the call returns.  A later bind of the same number waits for the
+     * earlier's use. */
+    sl_status (*bind_rows)(sl_backend *be, int number, sl_rows *rows);
 
     /* Waits until all queued work is done and returns its first failure. */
     sl_status (*sync)(sl_backend *be);

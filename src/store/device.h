@@ -3,15 +3,14 @@
  * The engine overlaps copies with computation by three in-order streams and events between them; it
  * never waits for the whole device in steady state.  A backend that computes in host memory has no
  * such table (sl_backend_ops.device is NULL).
- * Layer: engine.  May include: base.  Thread safety: one thread per backend, that of its operators.
+ * Layer: store.  May include: base.  Thread safety: one thread per backend, that of its operators.
  */
-#ifndef SL_ENGINE_DEVICE_H
-#define SL_ENGINE_DEVICE_H
+#ifndef SL_STORE_DEVICE_H
+#define SL_STORE_DEVICE_H
 
 #include <stddef.h>
 
 #include "base/status.h"
-#include "engine/rows.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -56,11 +55,6 @@ typedef struct {
 
     /* Seconds between two done events of one stream. */
     sl_status (*elapsed)(struct sl_backend *be, sl_event *from, sl_event *to, double *seconds_out);
-
-    /* Queues the upload of a micro-batch's rows on COMPUTE, once for all operators of its sweep:
-     * number in [0, 2 * micro-batches of a block).  Sets rows->device; the host arrays may change
-     * when the call returns.  A later bind of the same number waits until the earlier is unused. */
-    sl_status (*bind_rows)(struct sl_backend *be, int number, sl_rows *rows);
 } sl_device_ops;
 
 #ifdef __cplusplus
