@@ -3,7 +3,7 @@
  * sl_rng_at() is a counter-based generator: the number is a function of (key, counter), so any
  * rank, any thread and any order of work draws the same one.  sl_rng is a sequence over it.
  * Layer: base.  Thread safety: pure functions; one owner per sl_rng.
- * Source: the SplitMix64 finaliser (Steele, Lea, Flood 2014), applied twice with the key between.
+ * Source: SplitMix64 (Steele, Lea, Flood 2014).
  */
 #ifndef SL_BASE_RNG_H
 #define SL_BASE_RNG_H
@@ -22,8 +22,9 @@ static inline uint64_t sl_rng_mix(uint64_t z) {
 
 /* 64 random bits for (key, counter). */
 static inline uint64_t sl_rng_at(uint64_t key, uint64_t counter) {
-    return sl_rng_mix(sl_rng_mix(counter * 0x9e3779b97f4a7c15u + 0x9e3779b97f4a7c15u) ^
-                      sl_rng_mix(key + 0x9e3779b97f4a7c15u));
+    /* A SplitMix64 stream whose start is the hashed key; nothing cancels for small numbers. */
+    const uint64_t start = sl_rng_mix(key + 0x632be59bd9b4e019u);
+    return sl_rng_mix(start + (counter + 1) * 0x9e3779b97f4a7c15u);
 }
 
 /* Uniform in [0, 1) with 53 random bits. */

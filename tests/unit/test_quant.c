@@ -70,7 +70,7 @@ static void blocks_of_every_format_equal_the_gguf_package(void **state) {
     }
     free(file.at);
     /* Every quantised format was there. */
-    for (int d = SL_DTYPE_Q4_0; d < SL_DTYPE_COUNT; d++) assert_true(seen >> d & 1);
+    for (int d = SL_DTYPE_Q4_0; d <= SL_DTYPE_Q6_K; d++) assert_true(seen >> d & 1);
 }
 
 static void a_row_may_be_unaligned_and_cut_at_any_block(void **state) {
