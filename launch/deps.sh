@@ -14,6 +14,7 @@ packages=(
     libjansson-dev               # JSON
     libpcre2-dev libutf8proc-dev # tokenizers
     libzip-dev                   # torch checkpoints
+    liburing-dev                 # weights and cache on disk
     ca-certificates python3 python3-pip # launch/fetch-model.sh
 )
 test_packages=(

@@ -8,12 +8,13 @@ pkg_check_modules(JANSSON IMPORTED_TARGET jansson)
 pkg_check_modules(PCRE2 IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC IMPORTED_TARGET libutf8proc)
 pkg_check_modules(LIBZIP IMPORTED_TARGET libzip)
+pkg_check_modules(LIBURING IMPORTED_TARGET liburing)
 pkg_check_modules(OPENBLAS IMPORTED_TARGET openblas)
 
 set(missing "")
 foreach(pair
     "JANSSON_FOUND=libjansson-dev" "PCRE2_FOUND=libpcre2-dev" "LIBZIP_FOUND=libzip-dev"
-    "UTF8PROC_FOUND=libutf8proc-dev"
+    "UTF8PROC_FOUND=libutf8proc-dev" "LIBURING_FOUND=liburing-dev"
     "OPENBLAS_FOUND=libopenblas-dev" "MPI_C_FOUND=libopenmpi-dev openmpi-bin"
     "OpenMP_C_FOUND=gcc (or libomp-dev for clang)")
   string(REPLACE "=" ";" pair "${pair}")
