@@ -6,7 +6,6 @@
  * in order with one online-softmax step per page, so its bits do not depend on the tile: a prompt
  * in one chunk, in many, or token by token gives the same. */
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -25,7 +24,9 @@ typedef struct {
 } row_tile;
 
 typedef struct {
+    const sl_cpu *cpu;
     const sl_cpu_kernels *kernels;
+    const row_tile *tiles;
     float *out;
     const float *q;
     int ldq;
@@ -198,6 +199,12 @@ static void attend_tile(const attention *a, const row_tile *tile, int kv_head, f
     }
 }
 
+static void attend_item(void *context, int item, int thread) {
+    const attention *a = context;
+    const int n_kv_heads = a->cache->format.n_kv_heads;
+    attend_tile(a, &a->tiles[item / n_kv_heads], item % n_kv_heads, sl_cpu_own(a->cpu, thread));
+}
+
 static int tile_rows(int group) {
     return group < TILE_QUERIES ? TILE_QUERIES / group : 1;
 }
@@ -219,16 +226,17 @@ static int cut_tiles(const sl_rows *rows, int rows_per_tile, row_tile *tiles) {
 sl_status sl_cpu_attend(sl_cpu *cpu, float *out, const float *q, int ldq, int n_heads,
                         const sl_kv_view *cache, float scale, int window, const sl_rows *rows) {
     const int n_kv_heads = cache->format.n_kv_heads, head_dim = cache->format.head_dim;
-    const attention a = {.kernels = cpu->kernels,
-                         .out = out,
-                         .q = q,
-                         .ldq = ldq,
-                         .n_heads = n_heads,
-                         .group = n_heads / n_kv_heads,
-                         .cache = cache,
-                         .scale = scale,
-                         .window = window,
-                         .rows = rows};
+    attention a = {.cpu = cpu,
+                   .kernels = cpu->kernels,
+                   .out = out,
+                   .q = q,
+                   .ldq = ldq,
+                   .n_heads = n_heads,
+                   .group = n_heads / n_kv_heads,
+                   .cache = cache,
+                   .scale = scale,
+                   .window = window,
+                   .rows = rows};
     const int rows_per_tile = tile_rows(a.group);
     const workspace measured = workspace_at(NULL, rows_per_tile * a.group, head_dim);
     SL_TRY(sl_cpu_reserve_own(cpu, measured.n_floats * sizeof(float), "attention"));
@@ -237,11 +245,8 @@ sl_status sl_cpu_attend(sl_cpu *cpu, float *out, const float *q, int ldq, int n_
     row_tile *tiles = cpu->shared.data;
     cut_tiles(rows, rows_per_tile, tiles);
 
-    const int64_t n_items = (int64_t)n_tiles * n_kv_heads;
-#pragma omp parallel for num_threads(cpu->n_threads) schedule(dynamic)
-    for (int64_t i = 0; i < n_items; i++)
-        attend_tile(&a, &tiles[i / n_kv_heads], (int)(i % n_kv_heads),
-                    sl_cpu_own(cpu, omp_get_thread_num()));
+    a.tiles = tiles;
+    sl_cpu_team_run(cpu->team, n_tiles * n_kv_heads, attend_item, &a);
     return SL_OK;
 }
 
@@ -258,30 +263,44 @@ static const sl_segment *segment_of(const sl_rows *rows, int row) {
     return &rows->segment[low];
 }
 
-void sl_cpu_kv_append(sl_cpu *cpu, const sl_kv_view *cache, const float *k, const float *v, int ld,
-                      const sl_rows *rows) {
-    const sl_kv_format *format = &cache->format;
+typedef struct {
+    const sl_cpu_kernels *kernels;
+    const sl_kv_view *cache;
+    const float *k, *v;
+    int ld;
+    const sl_rows *rows;
+} appending;
+
+static void append_rows(void *context, int begin, int end, int thread) {
+    (void)thread;
+    const appending *a = context;
+    const sl_kv_format *format = &a->cache->format;
     const int head_dim = format->head_dim;
     const size_t token_bytes = (size_t)head_dim * sl_dtype_block_bytes(format->dtype);
-    const int team = sl_cpu_team(cpu, 2.0 * rows->n_rows * format->n_kv_heads * head_dim);
-#pragma omp parallel for num_threads(team) schedule(static)
-    for (int r = 0; r < rows->n_rows; r++) {
-        const sl_segment *segment = segment_of(rows, r);
+    for (int r = begin; r < end; r++) {
+        const sl_segment *segment = segment_of(a->rows, r);
         const int position = segment->position0 + r - segment->row0;
-        char *token = (char *)cache->base +
+        char *token = (char *)a->cache->base +
                       (size_t)segment->pages[position / SL_PAGE_TOKENS] * format->page_bytes +
                       (size_t)(position % SL_PAGE_TOKENS) * token_bytes;
         for (int h = 0; h < format->n_kv_heads; h++, token += format->head_bytes) {
-            const size_t from = (size_t)r * (size_t)ld + (size_t)h * (size_t)head_dim;
+            const size_t from = (size_t)r * (size_t)a->ld + (size_t)h * (size_t)head_dim;
             if (format->dtype == SL_DTYPE_F16) {
-                cpu->kernels->to_f16(token, k + from, head_dim);
-                cpu->kernels->to_f16(token + format->half_bytes, v + from, head_dim);
+                a->kernels->to_f16(token, a->k + from, head_dim);
+                a->kernels->to_f16(token + format->half_bytes, a->v + from, head_dim);
             } else {
-                memcpy(token, k + from, token_bytes);
-                memcpy(token + format->half_bytes, v + from, token_bytes);
+                memcpy(token, a->k + from, token_bytes);
+                memcpy(token + format->half_bytes, a->v + from, token_bytes);
             }
         }
     }
+}
+
+void sl_cpu_kv_append(sl_cpu *cpu, const sl_kv_view *cache, const float *k, const float *v, int ld,
+                      const sl_rows *rows) {
+    appending a = {.kernels = cpu->kernels, .cache = cache, .k = k, .v = v, .ld = ld, .rows = rows};
+    const double elems = 2.0 * rows->n_rows * cache->format.n_kv_heads * cache->format.head_dim;
+    sl_cpu_for_rows(cpu, elems, rows->n_rows, append_rows, &a);
 }
 
 void sl_cpu_page_copy(const sl_kv_view *cache, int32_t from, int32_t to) {

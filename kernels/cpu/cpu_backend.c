@@ -43,8 +43,40 @@ sl_status sl_cpu_reserve_own(sl_cpu *cpu, size_t bytes, const char *what) {
     return SL_OK;
 }
 
+typedef struct {
+    sl_cpu_row_range *compute;
+    void *context;
+    int n_rows;
+    int n_ranges;
+} row_ranges;
+
+static void compute_range(void *context, int item, int thread) {
+    const row_ranges *r = context;
+    const int begin = (int)((int64_t)item * r->n_rows / r->n_ranges);
+    const int end = (int)((int64_t)(item + 1) * r->n_rows / r->n_ranges);
+    r->compute(r->context, begin, end, thread);
+}
+
+void sl_cpu_run(sl_cpu *cpu, double work, int n_items, sl_cpu_item *compute, void *context) {
+    if (work < 32768.0) { /* some 5 microseconds */
+        for (int i = 0; i < n_items; i++) compute(context, i, 0);
+        return;
+    }
+    sl_cpu_team_run(cpu->team, n_items, compute, context);
+}
+
+void sl_cpu_for_rows(sl_cpu *cpu, double work, int n_rows, sl_cpu_row_range *compute,
+                     void *context) {
+    enum { RANGES_PER_THREAD = 4 }; /* evens out threads that start late */
+    row_ranges r = {.compute = compute, .context = context, .n_rows = n_rows};
+    r.n_ranges =
+        cpu->n_threads > n_rows / RANGES_PER_THREAD ? n_rows : cpu->n_threads * RANGES_PER_THREAD;
+    sl_cpu_run(cpu, work, r.n_ranges, compute_range, &r);
+}
+
 static void backend_close(sl_backend *be) {
     sl_cpu *cpu = sl_cpu_of(be);
+    sl_cpu_team_close(cpu->team);
     buffer_free(&cpu->shared);
     buffer_free(&cpu->own);
     buffer_free(&cpu->rope_table);
@@ -234,6 +266,11 @@ sl_status sl_cpu_backend_open(const sl_cpu_options *options, sl_backend **out) {
     if (options->reference) cpu->n_threads = 1;
     cpu->reference = options->reference != 0;
     cpu->kernels = kernels;
+    const sl_status st = sl_cpu_team_open(cpu->n_threads, &cpu->team);
+    if (st != SL_OK) {
+        free(cpu);
+        return st;
+    }
     *out = &cpu->base;
     return SL_OK;
 }

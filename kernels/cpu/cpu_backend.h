@@ -1,7 +1,7 @@
-/* cpu_backend.h - the backend that computes on the host: plain operators, blocked and SIMD ones.
+/* cpu_backend.h - the backend that computes on the host: plain operators and SIMD ones.
  *
- * Layer: kernels.  May include: src.  Thread safety: one thread per backend; it uses its own
- * OpenMP team.
+ * Layer: kernels.  May include: src.  Thread safety: one thread per backend; it has
+ * threads of its own.
  */
 #ifndef SL_CPU_BACKEND_H
 #define SL_CPU_BACKEND_H

@@ -5,13 +5,11 @@
  * stream past it from L2.  Order of sums: within a panel one chain of multiply-adds from zero, the
  * panels in order on top of what y holds, the bias last; nothing of it depends on n_rows, on the
  * tiles or on the team. */
-#include <omp.h>
-#include <string.h>
-
 #include "base/bytes.h"
 #include "cpu/cpu_ops.h"
 
 typedef struct {
+    const sl_cpu *cpu;
     float *y;
     int ldy;
     const float *x;
@@ -36,19 +34,23 @@ static float *packed_tile(const product *p, int k0, int row0) {
     return p->packed + (size_t)k0 * (size_t)p->n_rows + (size_t)row0 * (size_t)panel_depth(p, k0);
 }
 
-static void pack_tile(const product *p, const sl_cpu_kernels *kernels, int tile) {
+static void pack_tile(void *context, int tile, int thread) {
+    (void)thread;
+    const product *p = context;
     const int row0 = tile_row0(p, tile), n_rows = tile_row0(p, tile + 1) - row0;
     const float *x = p->x + (size_t)row0 * (size_t)p->w->cols;
     for (int k0 = 0; k0 < p->w->cols; k0 += SL_PANEL_DEPTH)
-        kernels->pack(packed_tile(p, k0, row0), x + k0, p->w->cols, n_rows, panel_depth(p, k0));
+        p->cpu->kernels->pack(packed_tile(p, k0, row0), x + k0, p->w->cols, n_rows,
+                              panel_depth(p, k0));
 }
 
 static int slab_strips(const sl_slab *slab) {
     return (slab->n_rows + SL_STRIP - 1) / SL_STRIP;
 }
 
-/* own: panel [SL_PANEL_DEPTH, SL_STRIP], then expand()'s scratch */
-static void compute_strip(const product *p, const sl_cpu_kernels *kernels, int strip, float *own) {
+static void compute_strip(void *context, int strip, int thread) {
+    const product *p = context;
+    const sl_cpu_kernels *kernels = p->cpu->kernels;
     const sl_slab *slab = p->w->slabs;
     while (strip >= slab_strips(slab)) strip -= slab_strips(slab++);
     const int first = strip * SL_STRIP; /* row of the slab */
@@ -56,7 +58,8 @@ static void compute_strip(const product *p, const sl_cpu_kernels *kernels, int s
     const void *stored = (const char *)slab->data + (size_t)first * slab->row_bytes;
     float *y = p->y + slab->row0 + first;
 
-    float *panel = own, *scratch = own + SL_PANEL_DEPTH * SL_STRIP;
+    float *panel = sl_cpu_own(p->cpu, thread);
+    float *scratch = panel + SL_PANEL_DEPTH * SL_STRIP;
     for (int k0 = 0; k0 < p->w->cols; k0 += SL_PANEL_DEPTH) {
         const int n_k = panel_depth(p, k0);
         kernels->expand(panel, stored, slab->dtype, slab->row_bytes, n, k0, n_k, scratch);
@@ -80,25 +83,20 @@ sl_status sl_cpu_linear(sl_cpu *cpu, float *y, int ldy, const float *x, const sl
     SL_TRY(sl_cpu_reserve_own(cpu, (SL_PANEL_DEPTH * SL_STRIP + SL_EXPAND_SCRATCH) * sizeof(float),
                               "weight panels"));
 
-    const product p = {.y = y,
-                       .ldy = ldy,
-                       .x = x,
-                       .w = w,
-                       .bias = bias,
-                       .n_rows = n_rows,
-                       .accumulate = accumulate,
-                       .n_tiles = (n_rows + SL_TILE - 1) / SL_TILE,
-                       .packed = cpu->shared.data};
+    product p = {.cpu = cpu,
+                 .y = y,
+                 .ldy = ldy,
+                 .x = x,
+                 .w = w,
+                 .bias = bias,
+                 .n_rows = n_rows,
+                 .accumulate = accumulate,
+                 .n_tiles = (n_rows + SL_TILE - 1) / SL_TILE,
+                 .packed = cpu->shared.data};
     int n_strips = 0;
     for (int s = 0; s < w->n_slabs; s++) n_strips += slab_strips(&w->slabs[s]);
-    const int team = sl_cpu_team(cpu, ((double)n_rows + 4.0) * w->rows * w->cols);
-#pragma omp parallel num_threads(team)
-    {
-        float *own = sl_cpu_own(cpu, omp_get_thread_num());
-#pragma omp for schedule(static)
-        for (int t = 0; t < p.n_tiles; t++) pack_tile(&p, cpu->kernels, t);
-#pragma omp for schedule(dynamic)
-        for (int s = 0; s < n_strips; s++) compute_strip(&p, cpu->kernels, s, own);
-    }
+    const double weights = (double)w->rows * w->cols;
+    sl_cpu_run(cpu, (double)n_rows * w->cols, p.n_tiles, pack_tile, &p);
+    sl_cpu_run(cpu, (n_rows + 4.0) * weights, n_strips, compute_strip, &p);
     return SL_OK;
 }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "cpu/cpu_kernels.h"
+#include "cpu/cpu_team.h"
 #include "engine/backend.h"
 
 /* A buffer that only grows; 64-byte aligned. */
@@ -21,6 +22,7 @@ typedef struct {
     sl_backend base; /* first: sl_backend * and sl_cpu * are the same address */
     int n_threads;
     int reference;
+    sl_cpu_team *team;
     const sl_cpu_kernels *kernels;
     sl_cpu_buffer shared;     /* of one operator call, read by the whole team */
     sl_cpu_buffer own;        /* n_threads parts, one for each thread of the team */
@@ -47,9 +49,15 @@ static inline void *sl_cpu_own(const sl_cpu *cpu, int thread) {
     return (char *)cpu->own.data + (size_t)thread * cpu->own_bytes;
 }
 
-/* Threads for `work` multiply-adds or comparable steps: one where waking a team costs more. */
-static inline int sl_cpu_team(const sl_cpu *cpu, double work) {
-    return work < 32768.0 ? 1 : cpu->n_threads;
-}
+/* Computes items [0, n_items), on the calling thread alone where `work` (multiply-adds or
+ * comparable steps in all) is less than what waking the team costs. */
+void sl_cpu_run(sl_cpu *cpu, double work, int n_items, sl_cpu_item *compute, void *context);
+
+/* Computes rows [begin, end) on thread `thread`. */
+typedef void sl_cpu_row_range(void *context, int begin, int end, int thread);
+
+/* The same for rows [0, n_rows) in ranges. */
+void sl_cpu_for_rows(sl_cpu *cpu, double work, int n_rows, sl_cpu_row_range *compute,
+                     void *context);
 
 #endif
