@@ -44,6 +44,9 @@ typedef struct {
     sl_status (*copy)(struct sl_backend *be, sl_stream stream, void *dst, const void *src,
                       size_t bytes);
 
+    /* Waits until all streams are empty: for loading and closing only.  Errors: SL_ERR_DEVICE. */
+    sl_status (*drain)(struct sl_backend *be);
+
     sl_status (*event_open)(struct sl_backend *be, sl_event **out);
     void (*event_close)(struct sl_backend *be, sl_event *event);
     /* The event is done when all that is queued on the stream so far is. */
