@@ -20,8 +20,8 @@ static void buffer_free(sl_cpu_buffer *buffer) {
 sl_status sl_cpu_reserve(sl_cpu_buffer *buffer, size_t bytes, const char *what) {
     if (bytes <= buffer->bytes) return SL_OK;
     size_t room;
-    SL_TRY(sl_size_add(bytes, BUFFER_ALIGN, &room));
-    room = sl_align_up(bytes, BUFFER_ALIGN);
+    SL_TRY(sl_size_add(bytes, BUFFER_ALIGN - 1, &room));
+    room -= room % BUFFER_ALIGN;
     buffer_free(buffer); /* first: nothing is kept, and both at once may not fit */
     void *data = aligned_alloc(BUFFER_ALIGN, room);
     if (!data)
@@ -33,9 +33,10 @@ sl_status sl_cpu_reserve(sl_cpu_buffer *buffer, size_t bytes, const char *what) 
 sl_status sl_cpu_reserve_own(sl_cpu *cpu, size_t bytes, const char *what) {
     if (bytes <= cpu->own_bytes) return SL_OK;
     /* Parts a page apart: threads share no cache line. */
+    enum { PART_ALIGN = 4096 };
     size_t part, total;
-    SL_TRY(sl_size_add(bytes, 4096, &part));
-    part = sl_align_up(bytes, 4096);
+    SL_TRY(sl_size_add(bytes, PART_ALIGN - 1, &part));
+    part -= part % PART_ALIGN;
     SL_TRY(sl_size_mul(part, (size_t)cpu->n_threads, &total));
     cpu->own_bytes = 0;
     SL_TRY(sl_cpu_reserve(&cpu->own, total, what));
