@@ -118,7 +118,7 @@ def blocks():
             [0x20000, 0x2f800, 0xe0000]:
         chars = [chr(c) for c in range(start, start + 128)
                  if unicodedata.category(chr(c)) not in ("Cs", "Cn", "Co")
-                 and unicodedata.ucd_3_2_0.category(chr(c)) != "Cn"]
+                 and unicodedata.ucd_3_2_0.category(chr(c)) == unicodedata.category(chr(c))]
         if chars:
             out.append("".join(chars))
             out.append(" ".join(chars[::3]))

@@ -5,11 +5,13 @@
 Per family: a small tokenizer with that family's components (tokenizer.json, or vocab.json and
 merges.txt; for some also as tokenizer.gguf) and expected.txt, one line per corpus line: the number of ids without special tokens, a
 hash of these ids followed by the ids with special tokens, and a hash of the text that the latter
-decode to followed by that text without special tokens.  samples.jsonl has some lines in full.  The
+decode to followed by that text without special tokens, and a hash of the words that the pre-tokenizer
+makes of the normalized text, each closed by a byte 255 (small vocabularies would not show a wrong
+split).  samples.jsonl has some lines in full.  The
 corpus is corpus.jsonl (texts) followed by bytes.hex.
 With the GGUF file the real SmolLM2 tokenizer is recorded in smollm2/ too (ids only; the file itself
 is not kept here).
-Hashes are the low 48 bits of FNV-1a (64 bit); ids are hashed as little-endian int32.
+Hashes are the low 32 bits of FNV-1a (64 bit); ids are hashed as little-endian int32.
 """
 import json
 import os
@@ -36,7 +38,7 @@ def fnv(data):
     h = 14695981039346656037
     for b in data:
         h = ((h ^ b) * 1099511628211) & 0xFFFFFFFFFFFFFFFF
-    return h & 0xFFFFFFFFFFFF
+    return h & 0xFFFFFFFF
 
 
 def fnv_ids(ids):
@@ -287,13 +289,31 @@ def json_form(spec):
     return head.replace(marker, marker[:-1] + ', "vocab": {\n' + lines + '},\n"merges": [\n' + pairs + "]}") + "\n"
 
 
+BYTE_OF = {}
+for b in range(256):
+    own = 0x21 <= b <= 0x7E or 0xA1 <= b <= 0xAC or b >= 0xAE
+    BYTE_OF[chr(b) if own else chr(256 + sum(1 for x in BYTE_OF if ord(x) > 255))] = b
+
+
+def words(tok, text):
+    """What BPE gets, as bytes; letters of ByteLevel are turned back."""
+    normal = tok.normalizer.normalize_str(text) if tok.normalizer else text
+    if not tok.pre_tokenizer:
+        return [normal.encode()] if normal else []
+    pieces = [p for p, _ in tok.pre_tokenizer.pre_tokenize_str(normal)] if normal else []
+    if "ByteLevel" in repr(tok.pre_tokenizer):
+        return [bytes(BYTE_OF[c] for c in p) for p in pieces]
+    return [p.encode() for p in pieces]
+
+
 def expected(tok, texts, folder, samples):
     rows, shown = [], []
     for number, text in enumerate(texts):
         ids = tok.encode(text, add_special_tokens=False).ids
         full = tok.encode(text, add_special_tokens=True).ids
         whole, bare = tok.decode(full, skip_special_tokens=False), tok.decode(full, skip_special_tokens=True)
-        rows.append("%d %x %x\n" % (len(ids), fnv_ids(ids + full), fnv(whole.encode() + bare.encode())))
+        split = b"".join(w + b"\xff" for w in words(tok, text))
+        rows.append("%d %x %x %x\n" % (len(ids), fnv_ids(ids + full), fnv(whole.encode() + bare.encode()), fnv(split)))
         if number in samples and len(ids) < 40:
             shown.append(json.dumps({"line": number, "text": text, "ids": full, "decoded": whole, "bare": bare}) + "\n")
     with open(os.path.join(folder, "expected.txt"), "w") as f:
