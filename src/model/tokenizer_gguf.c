@@ -87,11 +87,11 @@ static sl_status check_texts(const gguf_reader *r) {
 
 static sl_status add_vocabulary(gguf_reader *r) {
     SL_TRY(check_texts(r));
-    for (size_t i = 0; i < r->n; i++) {
+    /* Backwards, because of equal texts the last one is what a text finds, as in HF and llama.cpp;
+     * the others are known by their ids only, as is padding up to a round size. */
+    for (size_t i = r->n; i-- > 0;) {
         const char *text = r->texts->strings[i];
         const size_t bytes = r->texts->string_bytes[i];
-        /* Padding up to a round size must not be found in text; of equal texts the last counts
-         * in the formats that allow them, so the model knows the first id only by its number. */
         if (type_of(r, i) == TYPE_UNUSED || sl_vocab_find(&r->tok->vocab, text, bytes) >= 0)
             SL_TRY(sl_vocab_add_hidden(&r->tok->vocab, text, bytes, (int64_t)i, r->where));
         else
