@@ -352,6 +352,8 @@ static sl_status find_word(const sl_bpe *bpe, const sl_vocab *vocab, const char 
 sl_status sl_bpe_encode(const sl_bpe *bpe, const sl_vocab *vocab, const char *word, size_t bytes,
                         sl_bpe_scratch *s, sl_ids *ids) {
     if (bytes == 0) return SL_OK;
+    if (bytes > INT32_MAX) /* places are 32 bits */
+        return SL_FAIL(SL_ERR_ARG, "word of %zu bytes, expected at most %d", bytes, INT32_MAX);
     if (bpe->ignore_merges) {
         int32_t whole = -1;
         SL_TRY(find_word(bpe, vocab, word, bytes, s, &whole));

@@ -71,7 +71,8 @@ typedef struct {
 
 void sl_bpe_scratch_free(sl_bpe_scratch *scratch);
 
-/* Appends the tokens of one word, bytes < 2^31 of valid UTF-8, to ids.  Errors: SL_ERR_NOMEM. */
+/* Appends the tokens of one word, valid UTF-8, to ids.
+ * Errors: SL_ERR_ARG (a word of 2 GiB or more), SL_ERR_NOMEM. */
 sl_status sl_bpe_encode(const sl_bpe *bpe, const sl_vocab *vocab, const char *word, size_t bytes,
                         sl_bpe_scratch *scratch, sl_ids *ids);
 

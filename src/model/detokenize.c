@@ -25,7 +25,11 @@ struct sl_detokenizer {
     int skip_special;
     step_state states[SL_TOKENIZER_MAX_STEPS];
     sl_buffer out;
+    int runaway; /* a chain of replacements grew beyond all use; what follows is not decoded */
 };
+
+/* One token's text after a replacement; the longest tokens known have 512 bytes. */
+enum { MAX_REPLACED_BYTES = 1 << 20 };
 
 static void feed(sl_detokenizer *dec, int at, const char *text, size_t bytes);
 
@@ -42,6 +46,10 @@ static void feed_replaced(sl_detokenizer *dec, int at, const char *text, size_t 
         sl_buffer_put(made, text + done, end - done);
         if (hit) sl_buffer_put(made, to, to_bytes);
         done = end + (hit ? step->from_bytes : 0);
+        if (hit && made->n > MAX_REPLACED_BYTES) {
+            dec->runaway = 1;
+            return;
+        }
     }
     feed(dec, at + 1, (const char *)made->data, made->n);
 }
@@ -212,6 +220,9 @@ static void flush_steps(sl_detokenizer *dec) {
 }
 
 static sl_status check_buffers(const sl_detokenizer *dec) {
+    if (dec->runaway)
+        return SL_FAIL(SL_ERR_FORMAT, "the tokenizer's decoder makes more than %d bytes of a token",
+                       MAX_REPLACED_BYTES);
     for (int at = 0; at < dec->tok->n_decode; at++) {
         SL_TRY(sl_buffer_status(&dec->states[at].held));
         SL_TRY(sl_buffer_status(&dec->states[at].made));
@@ -222,7 +233,7 @@ static sl_status check_buffers(const sl_detokenizer *dec) {
 static void push_id(sl_detokenizer *dec, int32_t id) {
     size_t bytes = 0;
     const char *text = sl_vocab_text(&dec->tok->vocab, id, &bytes);
-    if (!text) return;
+    if (!text || dec->runaway) return;
     if (dec->skip_special && dec->tok->vocab.tokens[id].flags & SL_TOKEN_SPECIAL) return;
     feed(dec, 0, text, bytes);
 }

@@ -7,7 +7,11 @@
 #include "model/tokenizer_impl.h"
 #include "model/utf8.h"
 
-enum { MAX_DECOMPOSED = 32 }; /* the longest full decomposition has 18 code points (form KC) */
+enum {
+    MAX_DECOMPOSED = 32,      /* the longest full decomposition has 18 code points (form KC) */
+    MAX_GROWTH = 64,          /* of a text; a space that becomes U+2581 is the largest known: 3 */
+    FREE_GROWTH_BYTES = 65536 /* whatever the text's length: a prefix */
+};
 
 typedef struct {
     int32_t *data;
@@ -122,8 +126,10 @@ fail:
     return st;
 }
 
-static void put_replaced(const sl_normalize_step *step, const char *text, size_t bytes,
-                         sl_buffer *out) {
+/* A chain of replacements in a hostile file doubles the text with each step: `max_bytes` ends it.
+ */
+static sl_status put_replaced(const sl_normalize_step *step, const char *text, size_t bytes,
+                              size_t max_bytes, sl_buffer *out) {
     const char *at = text, *end = text + bytes;
     while (at < end) {
         const char *hit = memmem(at, (size_t)(end - at), step->from, step->from_bytes);
@@ -131,12 +137,17 @@ static void put_replaced(const sl_normalize_step *step, const char *text, size_t
         sl_buffer_put(out, at, (size_t)(hit - at));
         sl_buffer_put(out, step->to, step->to_bytes);
         at = hit + step->from_bytes;
+        if (out->n > max_bytes)
+            return SL_FAIL(SL_ERR_FORMAT, "the tokenizer's normalizer makes more than %zu bytes",
+                           max_bytes);
     }
     sl_buffer_put(out, at, (size_t)(end - at));
+    return SL_OK;
 }
 
 sl_status sl_normalize(const sl_normalize_step *steps, int n_steps, const char *text, size_t bytes,
                        sl_buffer *out, sl_buffer *spare) {
+    const size_t max_bytes = MAX_GROWTH * bytes + FREE_GROWTH_BYTES;
     sl_buffer_reset(out);
     if (n_steps == 0) sl_buffer_put(out, text, bytes);
     for (int i = 0; i < n_steps; i++) {
@@ -158,7 +169,7 @@ sl_status sl_normalize(const sl_normalize_step *steps, int n_steps, const char *
             sl_buffer_put(out, text, bytes);
             break;
         case SL_NORMALIZE_REPLACE:
-            put_replaced(&steps[i], text, bytes, out);
+            SL_TRY(put_replaced(&steps[i], text, bytes, max_bytes, out));
             break;
         }
         SL_TRY(sl_buffer_status(out));

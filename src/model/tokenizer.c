@@ -137,6 +137,9 @@ sl_status sl_tokenizer_finish(sl_tokenizer *tok) {
 
 /* ---- encoding ---- */
 
+/* Repair and U+2581 make a text three times as long each; words are limited to 31 bits. */
+enum { MAX_TEXT_BYTES = 1 << 27 };
+
 /* Words of text that holds no added token. */
 static sl_status encode_words(const sl_tokenizer *tok, const char *text, size_t bytes, int at_start,
                               sl_encode_scratch *scratch, sl_ids *ids) {
@@ -194,10 +197,9 @@ static sl_status encode_text(const sl_tokenizer *tok, const char *text, size_t b
 
 sl_status sl_tokenizer_encode(const sl_tokenizer *tok, const char *text, size_t bytes,
                               int add_special, int32_t **ids_out, size_t *n_out) {
-    /* Places in a word are 32 bits; a repaired or prefixed text is up to three times as long. */
-    if (bytes > INT32_MAX / 4)
+    if (bytes > MAX_TEXT_BYTES)
         return SL_FAIL(SL_ERR_ARG, "text of %zu bytes to encode, expected at most %d", bytes,
-                       INT32_MAX / 4);
+                       MAX_TEXT_BYTES);
     sl_status st = SL_OK;
     sl_encode_scratch scratch = {0};
     sl_ids ids = {0};

@@ -41,7 +41,9 @@ const char *sl_tokenizer_kind(const sl_tokenizer *tok); /* "byte-level BPE", "se
 /* Encodes UTF-8 `text` (any bytes; invalid UTF-8 is treated as HF does, U+FFFD) to ids.
  *   add_special  1: add BOS/EOS as the tokenizer's post-processor says
  * Special and added tokens that stand in the text are recognised.
- * *ids_out is malloc'ed, the caller frees it; *n_out may be 0.  Errors: SL_ERR_NOMEM. */
+ * *ids_out is malloc'ed, the caller frees it; *n_out may be 0.
+ * Errors: SL_ERR_ARG (text above 128 MiB), SL_ERR_FORMAT (the tokenizer's own pattern or normalizer
+ * runs away on this text), SL_ERR_NOMEM. */
 sl_status sl_tokenizer_encode(const sl_tokenizer *tok, const char *text, size_t bytes,
                               int add_special, int32_t **ids_out, size_t *n_out);
 
@@ -51,7 +53,8 @@ int sl_tokenizer_is_special(const sl_tokenizer *tok, int32_t id);
 
 /* Decodes ids to text.  skip_special 1 leaves out special tokens.  *text_out is malloc'ed and
  * zero-terminated, bytes without the terminator in *bytes_out.  Ids out of range are skipped.
- * Invalid UTF-8 in the result is replaced by U+FFFD, as HF does. */
+ * Invalid UTF-8 in the result is replaced by U+FFFD, as HF does.
+ * Errors: SL_ERR_FORMAT (the tokenizer's own decoder runs away), SL_ERR_NOMEM. */
 sl_status sl_tokenizer_decode(const sl_tokenizer *tok, const int32_t *ids, size_t n,
                               int skip_special, char **text_out, size_t *bytes_out);
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "model/tokenizer_read.h"
+#include "model/utf8.h"
 
 /* ---- members ---- */
 
@@ -163,9 +164,11 @@ static sl_status read_prepend(const json_t *section, const char *where, sl_prepe
 
 static sl_status read_replacement(const json_t *section, const char *where, char **out,
                                   size_t *bytes_out) {
+    uint32_t code_point;
     SL_TRY(copy_member(section, "replacement", where, out, bytes_out));
-    if (*bytes_out == 0)
-        return SL_FAIL(SL_ERR_FORMAT, "%s: Metaspace's replacement is empty", where);
+    if (*bytes_out == 0 || (size_t)sl_utf8_next(*out, &code_point) != *bytes_out)
+        return SL_FAIL(SL_ERR_FORMAT, "%s: Metaspace's replacement \"%.60s\" is not one character",
+                       where, *out);
     return SL_OK;
 }
 

@@ -104,7 +104,8 @@ static void json_unknown_steps_are_refused_by_name(void **state) {
     check_section("\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \"a\"}, "
                   "\"behavior\": \"Sideways\"}",
                   "Sideways");
-    check_section("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\"}", "empty");
+    check_section("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\"}",
+                  "one character");
     check_section("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"_\", "
                   "\"prepend_scheme\": \"last\"}",
                   "last");
@@ -185,6 +186,37 @@ static void pattern_that_never_ends_is_given_up(void **state) {
     assert_ptr_equal(ids, untouched);
     assert_int_equal(n, 7);
     sl_tokenizer_close(tok);
+}
+
+/* Sixteen steps that each make ten letters of one. */
+#define TENFOLD                                                                                    \
+    "{\"type\": \"Replace\", \"pattern\": {\"String\": \"a\"}, \"content\": \"aaaaaaaaaa\"}"
+
+static void steps_that_grow_without_end_are_given_up(void **state) {
+    (void)state;
+    char json[4096];
+    for (int is_decoder = 0; is_decoder < 2; is_decoder++) {
+        size_t at = (size_t)snprintf(
+            json, sizeof json, "{\"%s\": {\"type\": \"Sequence\", \"%s\": [" TENFOLD,
+            is_decoder ? "decoder" : "normalizer", is_decoder ? "decoders" : "normalizers");
+        for (int i = 1; i < SL_TOKENIZER_MAX_STEPS; i++)
+            at += (size_t)snprintf(json + at, sizeof json - at, ", " TENFOLD);
+        snprintf(json + at, sizeof json - at, "]}, " MODEL MERGES "}");
+        sl_tokenizer *tok = NULL;
+        static const int32_t ids[] = {2, 0, 2};
+        int32_t *made = NULL;
+        char *text = NULL;
+        size_t n = 0;
+        assert_int_equal(sl_tokenizer_open_json(json, strlen(json), NULL, 0, "t", &tok), SL_OK);
+        if (is_decoder)
+            assert_int_equal(sl_tokenizer_decode(tok, ids, 3, 0, &text, &n), SL_ERR_FORMAT);
+        else
+            assert_int_equal(sl_tokenizer_encode(tok, "ba", 2, 0, &made, &n), SL_ERR_FORMAT);
+        assert_non_null(strstr(sl_error_message(), is_decoder ? "decoder" : "normalizer"));
+        assert_null(made);
+        assert_null(text);
+        sl_tokenizer_close(tok);
+    }
 }
 
 /* ---- folders ---- */
@@ -292,6 +324,7 @@ int main(void) {
         cmocka_unit_test(json_with_too_many_steps_is_refused),
         cmocka_unit_test(patterns_with_two_meanings_are_refused),
         cmocka_unit_test(pattern_that_never_ends_is_given_up),
+        cmocka_unit_test(steps_that_grow_without_end_are_given_up),
         in_folder(folder_without_tokenizer_gives_none),
         in_folder(folder_with_half_a_pair_is_refused),
         in_folder(folder_with_a_foreign_class_is_refused),
