@@ -56,7 +56,6 @@ sl_status sl_cmd_version(const sl_launch *launch, int argc, char **argv, int fir
     SL_TRY(sl_cpu_backend_open(&options, &cpu));
     const feature features[] = {
         {"cpu kernels", sl_cpu_backend_simd(cpu)},
-        {"openmp", SL_OPENMP_VERSION},
         {"openblas", SL_OPENBLAS_VERSION},
         {"mpi", SL_MPI_STANDARD},
         {"cuda", SL_BUILT_CUDA ? "built in" : "not built in"},

@@ -70,11 +70,12 @@ static sl_status dispatch(const sl_launch *launch, int argc, char **argv, uint64
     return command->run(launch, argc, argv, 2, n_refused_out);
 }
 
-/* For what the user typed the place in the source says nothing. */
+/* The place in the source says nothing about what the user typed, or about a signal. */
 static void print_error(sl_status st) {
     char message[1024];
     snprintf(message, sizeof message, "%s", sl_error_message());
-    char *place = st == SL_ERR_ARG ? strrchr(message, '(') : NULL;
+    const int is_plain = st == SL_ERR_ARG || st == SL_ERR_STOPPED;
+    char *place = is_plain ? strrchr(message, '(') : NULL;
     if (place && place > message && strstr(place, ".c:")) place[-1] = '\0';
     fflush(stdout);
     fprintf(stderr, "sluice: %s\n", message[0] ? message : sl_status_name(st));

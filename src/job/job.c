@@ -488,6 +488,18 @@ static sl_status end_others(job *j, sl_status failure) {
     return sl_fail_text(failure, message);
 }
 
+/* How far a job got that a signal ended. */
+static sl_status report_stop(const job *j) {
+    const uint64_t n_done = j->counts->n_answered + j->counts->n_refused;
+    const int64_t total = j->o->progress ? j->o->progress->total : -1;
+    if (total < 0)
+        return SL_FAIL(SL_ERR_STOPPED, "stopped by a signal: %" PRIu64 " requests are answered",
+                       n_done);
+    return SL_FAIL(SL_ERR_STOPPED,
+                   "stopped by a signal: %" PRIu64 " of %" PRId64 " requests are answered", n_done,
+                   total);
+}
+
 sl_status sl_job_run(const sl_job_options *options, sl_job_counts *counts) {
     *counts = (sl_job_counts){0};
     job *j = calloc(1, sizeof *j);
@@ -503,9 +515,8 @@ sl_status sl_job_run(const sl_job_options *options, sl_job_counts *counts) {
     sl_status st = sl_writer_start(options->writer);
     if (st == SL_OK) st = run_turns(j);
     if (st == SL_OK && j->stopped)
-        st = SL_FAIL(SL_ERR_STOPPED, "stopped by a signal: %" PRIu64 " lines are answered",
-                     counts->n_answered + counts->n_refused);
-    else if (st != SL_OK && !j->counts->engine_failed)
+        st = report_stop(j);
+    else if (st != SL_OK && !counts->engine_failed)
         st = end_others(j, st);
 
     if (options->progress) sl_progress_clear(options->progress);
