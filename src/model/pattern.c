@@ -21,7 +21,7 @@ struct sl_pattern_match {
 
 enum {
     MAX_PATTERN_BYTES = 65536,
-    BASE_STEPS = 100000, /* of one search; a sane pattern needs a few per byte */
+    BASE_STEPS = 10000, /* of one search; a sane pattern needs a few per byte */
     STEPS_PER_BYTE = 64,
 };
 
