@@ -145,7 +145,17 @@ static sl_status open_tokenizer(sl_setup *setup) {
     return sl_tokenizer_open_folder(sl_source_path(setup->source), &setup->tokenizer);
 }
 
+/* A job of hours must not fail at its end for a metrics file that cannot be written. */
+static sl_status check_metrics(const sl_setup *setup) {
+    const char *path = setup->options->metrics_path;
+    FILE *file = path ? fopen(path, "a") : NULL;
+    if (path && !file) return SL_FAIL(SL_ERR_IO, "open metrics %s: %s", path, strerror(errno));
+    if (file) fclose(file);
+    return SL_OK;
+}
+
 static sl_status open_source(sl_setup *setup, int with_tokenizer) {
+    if (sl_launch_is_first(setup->launch)) SL_TRY(check_metrics(setup));
     SL_TRY(sl_source_open(setup->options->model, setup->options->seed, &setup->source));
     setup->config = *sl_source_config(setup->source);
     if (with_tokenizer && sl_launch_is_first(setup->launch)) SL_TRY(open_tokenizer(setup));

@@ -86,6 +86,9 @@ expect 1 "$sluice" inspect missing.gguf
 says err "missing.gguf"
 expect 1 "$sluice" run --model "$model" --input one.jsonl --output missing-folder/out.jsonl
 says err "missing-folder/out.jsonl"
+expect 1 "$sluice" run --model "$model" --input one.jsonl --metrics-json missing-folder/m.json
+says err "missing-folder/m.json"
+silent out
 expect 1 "$sluice" run --model "$model" --input one.jsonl --cpu-mem 1KiB
 says err "budget of 1.00 KiB"
 [ -e /dev/full ] && {
