@@ -1,4 +1,8 @@
-/* normalize.c - the normalizer's steps: Unicode form C, a prefix, a replacement. */
+/* normalize.c - the normalizer's steps: Unicode form C, a prefix, a replacement.
+ *
+ * Form C follows utf8proc's tables.  HF tokenizers' are those of Unicode 9, so that marks added
+ * since (2016) which stand out of order are left there by it and put in order here.
+ */
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>

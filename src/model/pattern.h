@@ -1,7 +1,8 @@
 /* pattern.h - the regular expressions of tokenizer files, matched with PCRE2.
  *
  * The files write their patterns for Oniguruma.  What means the same in PCRE2 is passed on, what
- * differs is translated (\s, \v, \u), and what cannot be is refused by name.
+ * differs is translated (\s, \v, \u), and what cannot be is refused by name.  Letters and numbers
+ * newer than the installed PCRE2's tables (10.42: Unicode 14) count as other characters.
  * Layer: model.  May include: base.  Thread safety: a pattern is immutable; a match has one owner.
  */
 #ifndef SL_MODEL_PATTERN_H

@@ -1,6 +1,7 @@
 /* tokenizer_folder.c - the tokenizer of an HF folder, from whichever files it has. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -34,8 +35,7 @@ static const json_t *find_template(const json_t *config) {
     return v;
 }
 
-sl_status sl_tokenizer_read_config(sl_tokenizer *tok, const json_t *config, const char *where) {
-    (void)where;
+sl_status sl_tokenizer_read_config(sl_tokenizer *tok, const json_t *config) {
     read_role(tok, config, "bos_token", &tok->bos_id);
     read_role(tok, config, "eos_token", &tok->eos_id);
     const json_t *text = find_template(config);
@@ -61,11 +61,12 @@ static sl_status read_merges_file(sl_tokenizer *tok, const sl_buffer *file, cons
     return SL_OK;
 }
 
-/* Makes a token of the model an added one, or adds it behind the vocabulary, as HF does. */
-static sl_status add_special(sl_tokenizer *tok, const json_t *text, const json_t *flags,
+/* Makes a token of the model an added one, or adds it under `id` (-1: behind the vocabulary, as HF
+ * does). */
+static sl_status add_special(sl_tokenizer *tok, const json_t *text, int32_t id, const json_t *flags,
                              const char *where) {
     if (!json_is_string(text)) return SL_OK;
-    sl_added_token token = {.id = tok->vocab.n_tokens,
+    sl_added_token token = {.id = id < 0 ? tok->vocab.n_tokens : id,
                             .text = (char *)(uintptr_t)json_string_value(text),
                             .bytes = json_string_length(text)};
     SL_TRY(sl_tokenizer_bool(flags, "special", 1, where, &token.special));
@@ -100,7 +101,13 @@ static sl_status add_decoder_list(sl_tokenizer *tok, const json_t *config, const
     json_t *object = (json_t *)(uintptr_t)json_object_get(config, "added_tokens_decoder");
     for (void *it = json_object_iter(object); it; it = json_object_iter_next(object, it)) {
         const json_t *t = json_object_iter_value(it);
-        SL_TRY(add_special(tok, json_object_get(t, "content"), t, where));
+        char *end = NULL;
+        const long id = strtol(json_object_iter_key(it), &end, 10);
+        if (*end != '\0' || id < 0 || id >= SL_VOCAB_MAX_TOKENS)
+            return SL_FAIL(SL_ERR_FORMAT,
+                           "%s: added_tokens_decoder has \"%.60s\", which is no token id", where,
+                           json_object_iter_key(it));
+        SL_TRY(add_special(tok, json_object_get(t, "content"), (int32_t)id, t, where));
     }
     return SL_OK;
 }
@@ -109,13 +116,14 @@ static sl_status add_roles(sl_tokenizer *tok, const json_t *config, const char *
     static const char *const roles[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
     for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
         const json_t *v = json_object_get(config, roles[i]);
-        SL_TRY(add_special(tok, token_text(config, roles[i]), json_is_object(v) ? v : NULL, where));
+        SL_TRY(add_special(tok, token_text(config, roles[i]), -1, json_is_object(v) ? v : NULL,
+                           where));
     }
     const json_t *more = json_object_get(config, "additional_special_tokens");
     for (size_t i = 0; i < json_array_size(more); i++) {
         const json_t *v = json_array_get(more, i);
         const json_t *text = json_is_object(v) ? json_object_get(v, "content") : v;
-        SL_TRY(add_special(tok, text, json_is_object(v) ? v : NULL, where));
+        SL_TRY(add_special(tok, text, -1, json_is_object(v) ? v : NULL, where));
     }
     return SL_OK;
 }
@@ -171,8 +179,8 @@ static sl_status fill_pair(sl_tokenizer *tok, const sl_tokenizer_pair *pair) {
     SL_TRY(add_roles(tok, pair->map, where));
     SL_TRY(add_listed(tok, pair->added, where));
     SL_TRY(add_gpt2_end(tok, where));
-    SL_TRY(sl_tokenizer_read_config(tok, pair->config, where));
-    SL_TRY(sl_tokenizer_read_config(tok, pair->map, where));
+    SL_TRY(sl_tokenizer_read_config(tok, pair->config));
+    SL_TRY(sl_tokenizer_read_config(tok, pair->map));
 
     SL_TRY(sl_tokenizer_bool(pair->config, "add_bos_token", 0, where, &add_bos));
     if (add_bos && tok->bos_id >= 0) SL_TRY(sl_ids_push(&tok->prefix, tok->bos_id));
@@ -297,7 +305,7 @@ fail:
 static sl_status add_from_folder(const char *dir, sl_tokenizer *tok) {
     json_t *map = NULL;
     SL_TRY(read_json(dir, "special_tokens_map.json", &map));
-    sl_status st = map ? sl_tokenizer_read_config(tok, map, dir) : SL_OK;
+    sl_status st = map ? sl_tokenizer_read_config(tok, map) : SL_OK;
     json_decref(map);
     SL_TRY(st);
     if (tok->chat_template) return SL_OK;

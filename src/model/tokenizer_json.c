@@ -149,7 +149,7 @@ static sl_status fill(sl_tokenizer *tok, const json_t *root, const json_t *confi
             return SL_FAIL(SL_ERR_FORMAT, "%s: the post-processor adds id %d, which is no token",
                            where, id);
     }
-    if (config) SL_TRY(sl_tokenizer_read_config(tok, config, where));
+    if (config) SL_TRY(sl_tokenizer_read_config(tok, config));
     return sl_tokenizer_finish(tok);
 }
 

@@ -34,7 +34,7 @@ sl_status sl_tokenizer_read_merge(sl_tokenizer *tok, const char *text, size_t by
 
 /* Takes bos and eos id and the chat template from tokenizer_config.json or special_tokens_map.json;
  * what is known already stays. */
-sl_status sl_tokenizer_read_config(sl_tokenizer *tok, const json_t *config, const char *where);
+sl_status sl_tokenizer_read_config(sl_tokenizer *tok, const json_t *config);
 
 /* The rest of what a folder without tokenizer.json has; texts may be NULL. */
 typedef struct {

@@ -1,4 +1,5 @@
-/* What tokenizer files may not hold: each is refused by name, and nothing is given out. */
+/* Tokenizer files: what they may not hold is refused by name; what a folder's files say together.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -229,10 +230,10 @@ static int make_dir(void **state) {
 }
 
 static int remove_dir(void **state) {
-    static const char *const names[] = {"tokenizer.json",     "vocab.json",
-                                        "merges.txt",         "tokenizer_config.json",
-                                        "tokenizer.model",    "special_tokens_map.json",
-                                        "chat_template.jinja"};
+    static const char *const names[] = {"tokenizer.json",      "vocab.json",
+                                        "merges.txt",          "tokenizer_config.json",
+                                        "tokenizer.model",     "special_tokens_map.json",
+                                        "chat_template.jinja", "added_tokens.json"};
     char path[256];
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         snprintf(path, sizeof path, "%s/%s", (char *)*state, names[i]);
@@ -312,6 +313,66 @@ static void folder_without_template_takes_the_jinja_file(void **state) {
     sl_tokenizer_close(tok);
 }
 
+static void check_ids(const sl_tokenizer *tok, const char *text, const int32_t *expected,
+                      size_t n_expected) {
+    int32_t *ids = NULL;
+    size_t n = 0;
+    assert_int_equal(sl_tokenizer_encode(tok, text, strlen(text), 1, &ids, &n), SL_OK);
+    assert_int_equal(n, n_expected);
+    assert_memory_equal(ids, expected, n * sizeof *ids);
+    free(ids);
+}
+
+/* Letters of GPT-2: U+0120 is a space, U+00C3 U+00A9 the two bytes of U+00E9. */
+#define LETTERS                                                                                    \
+    "{\"a\": 0, \"\\u0120\": 1, \"\\u0120a\": 2, \"\\u00c3\": 3, \"\\u00a9\": 4, "                 \
+    "\"\\u00c3\\u00a9\": 5, "                                                                      \
+    "\"<|endoftext|>\": 6}"
+#define LETTER_MERGES "#version: 0.2\n\xc4\xa0 a\r\n\xc3\x83 \xc2\xa9\n"
+
+static void pair_of_qwen2_is_normalized(void **state) {
+    sl_tokenizer *tok = NULL;
+    static const int32_t ids[] = {2, 5, 12, 0};
+    write_file(*state, "vocab.json", LETTERS);
+    write_file(*state, "merges.txt", LETTER_MERGES);
+    write_file(*state, "added_tokens.json", "{\"<x>\": 12}");
+    write_file(*state, "tokenizer_config.json",
+               "{\"tokenizer_class\": \"Qwen2TokenizerFast\", \"eos_token\": \"<|endoftext|>\"}");
+    assert_int_equal(sl_tokenizer_open_folder(*state, &tok), SL_OK);
+    check_ids(tok, " ae\xcc\x81<x>a", ids, 4);
+    assert_int_equal(sl_tokenizer_eos_id(tok), 6);
+    assert_true(sl_tokenizer_is_special(tok, 6));
+    assert_false(sl_tokenizer_is_special(tok, 12));
+    sl_tokenizer_close(tok);
+}
+
+static void pair_with_a_prefix_space_puts_it_before_words(void **state) {
+    sl_tokenizer *tok = NULL;
+    static const int32_t ids[] = {17, 2, 9, 2};
+    write_file(*state, "vocab.json", LETTERS);
+    write_file(*state, "merges.txt", LETTER_MERGES);
+    write_file(*state, "tokenizer_config.json",
+               "{\"add_prefix_space\": true, \"add_bos_token\": true, \"bos_token\": {\"content\": "
+               "\"<b>\"}, \"added_tokens_decoder\": {\"17\": {\"content\": \"<b>\"}, \"9\": "
+               "{\"content\": \"<c>\", \"special\": false, \"rstrip\": true}}}");
+    assert_int_equal(sl_tokenizer_open_folder(*state, &tok), SL_OK);
+    check_ids(tok, "a<c>   a", ids, 4);
+    assert_int_equal(sl_tokenizer_bos_id(tok), 17);
+    sl_tokenizer_close(tok);
+}
+
+static void pair_without_config_is_gpt2(void **state) {
+    sl_tokenizer *tok = NULL;
+    static const int32_t ids[] = {0, 2, 6};
+    write_file(*state, "vocab.json", LETTERS);
+    write_file(*state, "merges.txt", LETTER_MERGES);
+    assert_int_equal(sl_tokenizer_open_folder(*state, &tok), SL_OK);
+    check_ids(tok, "a a<|endoftext|>", ids, 3);
+    assert_int_equal(sl_tokenizer_eos_id(tok), 6);
+    assert_true(sl_tokenizer_is_special(tok, 6));
+    sl_tokenizer_close(tok);
+}
+
 #define in_folder(test) cmocka_unit_test_setup_teardown(test, make_dir, remove_dir)
 
 int main(void) {
@@ -331,6 +392,9 @@ int main(void) {
         in_folder(folder_with_sentencepiece_only_is_refused),
         in_folder(folder_roles_come_from_the_files_around),
         in_folder(folder_without_template_takes_the_jinja_file),
+        in_folder(pair_of_qwen2_is_normalized),
+        in_folder(pair_with_a_prefix_space_puts_it_before_words),
+        in_folder(pair_without_config_is_gpt2),
     };
-    return cmocka_run_group_tests_name("tokenizer_refuse", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("tokenizer_files", tests, NULL, NULL);
 }
