@@ -91,6 +91,16 @@ static sl_status start_engine(sl_disk *d, sl_disk_mode mode) {
     return SL_OK;
 }
 
+sl_status sl_disk_replace_engine(sl_disk *disk, const sl_disk_engine_ops *ops) {
+    void *engine;
+    SL_TRY(ops->open(disk->fd, SL_DISK_DEPTH, 0, &engine));
+    disk->ops->close(disk->engine);
+    disk->ops = ops;
+    disk->engine = engine;
+    snprintf(disk->engine_name, sizeof disk->engine_name, "%s", ops->name);
+    return SL_OK;
+}
+
 static void free_disk(sl_disk *d) {
     if (d->ops) d->ops->close(d->engine);
     free(d->slots);

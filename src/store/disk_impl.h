@@ -70,6 +70,10 @@ sl_status sl_disk_open_scratch_as(const char *dir, size_t bytes, sl_disk_mode mo
  * Errors: SL_ERR_IO (no space, with the numbers), SL_ERR_NOMEM. */
 sl_status sl_disk_open_fd(int fd, const char *name, size_t bytes, sl_disk_mode mode, sl_disk **out);
 
+/* Goes on with another engine, one that a test has made to fail for example; no transfer may be
+ * under way.  Errors: those of the engine's open; then the disk is as before. */
+sl_status sl_disk_replace_engine(sl_disk *disk, const sl_disk_engine_ops *ops);
+
 /* Waits until what has been written is on the medium; no transfer may be under way.
  * Errors: SL_ERR_IO. */
 sl_status sl_disk_sync(sl_disk *disk);

@@ -9,133 +9,12 @@
 #include <cmocka.h>
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/rng.h"
-#include "store/disk_impl.h"
-#include "support/files.h"
-
-enum { PAGE = SL_DISK_ALIGN, REQUEST = SL_DISK_REQUEST_BYTES };
-
-static const char *const engine_names[SL_DISK_N_MODES] = {
-    [SL_DISK_URING_DIRECT] = "io_uring, O_DIRECT",
-    [SL_DISK_URING] = "io_uring, page cache",
-    [SL_DISK_THREADS_DIRECT] = "threads, O_DIRECT",
-    [SL_DISK_THREADS] = "threads, page cache",
-};
-
-/* What a test of one engine is given. */
-typedef struct {
-    char *dir;
-    sl_disk_mode mode;
-} fixture;
-
-static int setup(void **state, sl_disk_mode mode) {
-    fixture *f = calloc(1, sizeof *f);
-    void *dir = NULL;
-    if (!f || make_dir(&dir) != 0) return -1;
-    f->dir = dir;
-    f->mode = mode;
-    *state = f;
-    return 0;
-}
-static int setup_uring_direct(void **state) {
-    return setup(state, SL_DISK_URING_DIRECT);
-}
-static int setup_uring(void **state) {
-    return setup(state, SL_DISK_URING);
-}
-static int setup_threads_direct(void **state) {
-    return setup(state, SL_DISK_THREADS_DIRECT);
-}
-static int setup_threads(void **state) {
-    return setup(state, SL_DISK_THREADS);
-}
-static int setup_auto(void **state) {
-    return setup(state, SL_DISK_AUTO);
-}
-
-static int teardown(void **state) {
-    fixture *f = *state;
-    void *dir = f->dir;
-    const int rc = remove_dir(&dir);
-    free(f);
-    return rc;
-}
-
-/* An engine that the system lacks is skipped by name; the plain threads are always there. */
-static void must_be_there(const fixture *f, sl_status st) {
-    if (st == SL_OK) return;
-    if (f->mode == SL_DISK_THREADS || f->mode == SL_DISK_AUTO) fail_msg("%s", sl_error_message());
-    print_message("skipped: no %s here: %s\n", engine_names[f->mode], sl_error_message());
-    skip();
-}
-
-static sl_disk *open_scratch(const fixture *f, size_t bytes) {
-    sl_disk *disk = NULL;
-    must_be_there(f, sl_disk_open_scratch_as(f->dir, bytes, f->mode, &disk));
-    if (f->mode != SL_DISK_AUTO) assert_string_equal(sl_disk_engine(disk), engine_names[f->mode]);
-    return disk;
-}
-
-static sl_disk *open_read(const fixture *f, const char *path) {
-    sl_disk *disk = NULL;
-    must_be_there(f, sl_disk_open_read_as(path, f->mode, &disk));
-    return disk;
-}
-
-static unsigned char *take_aligned(size_t bytes) {
-    void *memory = NULL;
-    assert_int_equal(posix_memalign(&memory, PAGE, bytes), 0);
-    return memory;
-}
-
-static void fill(unsigned char *dst, size_t bytes, uint64_t key) {
-    for (size_t i = 0; i < bytes; i += 8) {
-        const uint64_t v = sl_rng_at(key, i);
-        memcpy(dst + i, &v, bytes - i < 8 ? bytes - i : 8);
-    }
-}
-
-static void must_wait(sl_disk *disk, sl_disk_ticket ticket) {
-    if (sl_disk_wait(disk, ticket) != SL_OK) fail_msg("%s", sl_error_message());
-}
-
-static void must_read(sl_disk *disk, size_t offset, size_t bytes, void *buf) {
-    sl_disk_ticket ticket = 0;
-    assert_int_equal(sl_disk_read(disk, offset, bytes, buf, &ticket), SL_OK);
-    assert_int_not_equal(ticket, 0);
-    must_wait(disk, ticket);
-}
-
-static void must_write(sl_disk *disk, size_t offset, size_t bytes, const void *buf) {
-    sl_disk_ticket ticket = 0;
-    assert_int_equal(sl_disk_write(disk, offset, bytes, buf, &ticket), SL_OK);
-    must_wait(disk, ticket);
-}
-
-static void assert_message(const char *const *fragments) {
-    for (; *fragments; fragments++)
-        if (!strstr(sl_error_message(), *fragments))
-            fail_msg("\"%s\" is not in \"%s\"", *fragments, sl_error_message());
-}
-#define FRAGMENTS(...)                                                                             \
-    (const char *const[]) {                                                                        \
-        __VA_ARGS__, NULL                                                                          \
-    }
-
-/* A file of `bytes` with fill(key 1), closed. */
-static void write_file(const char *path, size_t bytes) {
-    unsigned char *data = malloc(bytes);
-    assert_non_null(data);
-    fill(data, bytes, 1);
-    write_bytes(path, data, bytes);
-    free(data);
-}
+#include "disk_fixture.h"
 
 /* Cuts the file into runs of 1 page to 2.5 MiB, and reads and writes them all at once, in a
  * shuffled order, several times over; `expected` is what the file should hold. */
@@ -489,11 +368,6 @@ static void disk_without_o_direct_goes_through_the_page_cache(void **state) {
     assert_int_equal(sl_disk_open_read_as("/proc/version", SL_DISK_URING_DIRECT, &disk), SL_ERR_IO);
     assert_message(FRAGMENTS("/proc/version", "O_DIRECT"));
 }
-
-#define ON(engine, test)                                                                           \
-    { #test " (" #engine ")", test, setup_##engine, teardown, NULL }
-#define ON_ALL(test)                                                                               \
-    ON(uring_direct, test), ON(uring, test), ON(threads_direct, test), ON(threads, test)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
