@@ -1,13 +1,23 @@
 #include "model/layout.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bytes.h"
+#include "base/half.h"
+#include "model/pack.h"
+#include "model/quant.h"
 
 /* A layer's matrices in the order that a sweep needs them; the order of the enum. */
 static int is_packed(const sl_source *source, int layer, sl_role role, int with_tied_head) {
     if (!sl_source_has(source, layer, role)) return 0;
     return role != SL_ROLE_HEAD || with_tied_head || !sl_source_config(source)->tied_head;
+}
+
+/* The dtype that a matrix is packed in. */
+static sl_dtype packed_dtype(sl_role role, sl_dtype stored, sl_dtype precision) {
+    if (precision == SL_DTYPE_AS_STORED) return stored;
+    return role >= SL_ROLE_TOKEN_EMBED && sl_dtype_group_bits(precision) ? SL_DTYPE_F16 : precision;
 }
 
 static sl_status count_slabs(int64_t rows, size_t row_bytes, int64_t *out) {
@@ -22,7 +32,7 @@ static sl_status count_slabs(int64_t rows, size_t row_bytes, int64_t *out) {
 }
 
 static sl_status count_pieces(const sl_source *source, int layer, int with_tied_head,
-                              int *n_vectors, int64_t *n_pieces) {
+                              sl_dtype precision, int *n_vectors, int64_t *n_pieces) {
     *n_vectors = 0;
     *n_pieces = 0;
     for (int r = 0; r < SL_ROLE_COUNT; r++) {
@@ -36,6 +46,7 @@ static sl_status count_pieces(const sl_source *source, int layer, int with_tied_
             sl_dtype dtype;
             size_t row_bytes;
             SL_TRY(sl_source_shape(source, layer, role, &rows, &cols, &dtype));
+            dtype = packed_dtype(role, dtype, precision);
             SL_TRY(sl_dtype_row_bytes(dtype, cols, &row_bytes));
             SL_TRY(count_slabs(rows, row_bytes, &n));
         }
@@ -64,10 +75,12 @@ static sl_status append_vector(sl_layout *layout, const sl_source *source, sl_ro
     return append(layout, piece, SL_VECTOR_ALIGN);
 }
 
-static sl_status append_matrix(sl_layout *layout, const sl_source *source, sl_role role) {
+static sl_status append_matrix(sl_layout *layout, const sl_source *source, sl_role role,
+                               sl_dtype precision) {
     sl_piece piece = {.role = role};
     int64_t rows, n_slabs;
     SL_TRY(sl_source_shape(source, layout->layer, role, &rows, &piece.cols, &piece.dtype));
+    piece.dtype = packed_dtype(role, piece.dtype, precision);
     SL_TRY(sl_dtype_row_bytes(piece.dtype, piece.cols, &piece.row_bytes));
     SL_TRY(count_slabs(rows, piece.row_bytes, &n_slabs));
     for (int64_t i = 0; i < n_slabs; i++) {
@@ -79,13 +92,22 @@ static sl_status append_matrix(sl_layout *layout, const sl_source *source, sl_ro
 }
 
 sl_status sl_layout_make(const sl_source *source, int layer, int with_tied_head, sl_layout *out) {
+    return sl_layout_make_as(source, layer, with_tied_head, SL_DTYPE_AS_STORED, out);
+}
+
+sl_status sl_layout_make_as(const sl_source *source, int layer, int with_tied_head,
+                            sl_dtype precision, sl_layout *out) {
+    if (precision != SL_DTYPE_AS_STORED && precision != SL_DTYPE_F32 && precision != SL_DTYPE_F16 &&
+        !sl_dtype_group_bits(precision))
+        return SL_FAIL(SL_ERR_ARG, "weights in %s: expected F32, F16, Q8G64 or Q4G64",
+                       sl_dtype_name(precision));
     const int n_layers = sl_source_config(source)->n_layers;
     if (layer < SL_LAYER_EMBED || layer > n_layers)
         return SL_FAIL(SL_ERR_ARG, "layout of layer %d, expected %d to %d", layer, SL_LAYER_EMBED,
                        n_layers);
     sl_layout layout = {.layer = layer};
     int64_t n_pieces;
-    SL_TRY(count_pieces(source, layer, with_tied_head, &layout.n_vectors, &n_pieces));
+    SL_TRY(count_pieces(source, layer, with_tied_head, precision, &layout.n_vectors, &n_pieces));
 
     sl_status st = SL_OK;
     /* A layer without tensors is possible (a final layer without norm and with a tied head). */
@@ -98,7 +120,7 @@ sl_status sl_layout_make(const sl_source *source, int layer, int with_tied_head,
             SL_GO(append_vector(&layout, source, (sl_role)r));
     for (int r = 0; r < SL_ROLE_N_MATRICES; r++)
         if (is_packed(source, layer, (sl_role)r, with_tied_head))
-            SL_GO(append_matrix(&layout, source, (sl_role)r));
+            SL_GO(append_matrix(&layout, source, (sl_role)r, precision));
     layout.bytes = sl_align_up(layout.bytes, SL_PACK_ALIGN);
     *out = layout;
     return SL_OK;
@@ -114,6 +136,45 @@ void sl_layout_free(sl_layout *layout) {
     *layout = (sl_layout){0};
 }
 
+static void pack_row(void *dst, const float *x, sl_dtype dtype, int64_t n) {
+    if (sl_dtype_group_bits(dtype)) {
+        sl_pack_row(dst, x, dtype, n);
+        return;
+    }
+    if (dtype == SL_DTYPE_F32) {
+        memcpy(dst, x, (size_t)n * sizeof *x);
+        return;
+    }
+    sl_f16 *h = dst;
+    for (int64_t i = 0; i < n; i++) h[i] = sl_f32_to_f16(x[i]);
+}
+
+/* Reads the rows as they are stored and converts them one by one. */
+static sl_status read_converted(const sl_source *source, int layer, const sl_piece *p,
+                                sl_dtype stored, void *dst) {
+    sl_status st = SL_OK;
+    size_t row_bytes, bytes;
+    SL_TRY(sl_dtype_row_bytes(stored, p->cols, &row_bytes));
+    SL_TRY(sl_size_mul((size_t)p->n_rows, row_bytes, &bytes));
+    unsigned char *rows = malloc(bytes);
+    float *row = malloc((size_t)p->cols * sizeof *row);
+    if (!rows || !row) {
+        st = SL_FAIL(SL_ERR_NOMEM, "out of host memory to convert %lld rows of %lld elements",
+                     (long long)p->n_rows, (long long)p->cols);
+        goto fail;
+    }
+    SL_GO(sl_source_read_rows(source, layer, p->role, p->row0, p->n_rows, rows, bytes));
+    for (int64_t r = 0; r < p->n_rows; r++) {
+        sl_dequantize_row(row, rows + (size_t)r * row_bytes, stored, p->cols);
+        pack_row((unsigned char *)dst + (size_t)r * p->row_bytes, row, p->dtype, p->cols);
+    }
+
+fail:
+    free(row);
+    free(rows);
+    return st;
+}
+
 sl_status sl_layout_read(const sl_source *source, const sl_layout *layout, int piece, void *dst) {
     if (piece < 0 || piece >= layout->n_pieces)
         return SL_FAIL(SL_ERR_ARG, "piece %d of layer %d, expected 0 to %d", piece, layout->layer,
@@ -121,5 +182,9 @@ sl_status sl_layout_read(const sl_source *source, const sl_layout *layout, int p
     const sl_piece *p = &layout->pieces[piece];
     if (sl_role_is_vector(p->role))
         return sl_source_read_vector(source, layout->layer, p->role, dst, p->cols);
+    int64_t rows, cols;
+    sl_dtype stored;
+    SL_TRY(sl_source_shape(source, layout->layer, p->role, &rows, &cols, &stored));
+    if (stored != p->dtype) return read_converted(source, layout->layer, p, stored, dst);
     return sl_source_read_rows(source, layout->layer, p->role, p->row0, p->n_rows, dst, p->bytes);
 }

@@ -22,6 +22,9 @@ enum {
     SL_VECTOR_ALIGN = 64,     /* of a vector within the layer */
 };
 
+/* For sl_layout_make_as(): every matrix keeps the dtype that it is stored in. */
+#define SL_DTYPE_AS_STORED SL_DTYPE_COUNT
+
 typedef struct {
     sl_role role;
     sl_dtype dtype; /* of the packed data; F32 for vectors */
@@ -45,6 +48,12 @@ typedef struct {
  * A tied head has no HEAD piece (`with_tied_head` 0) unless the caller's slice lacks the embedding
  * and asks for a copy (1).  The caller owns *out and releases it with sl_layout_free(). */
 sl_status sl_layout_make(const sl_source *source, int layer, int with_tied_head, sl_layout *out);
+
+/* The same with the matrices converted while they are read: `precision` is F32, F16, Q8G64, Q4G64
+ * or SL_DTYPE_AS_STORED.  In the low-bit formats the embeddings, projections and the head are F16,
+ * where rounding shows most and bytes count least.  Errors: SL_ERR_ARG for another precision. */
+sl_status sl_layout_make_as(const sl_source *source, int layer, int with_tied_head,
+                            sl_dtype precision, sl_layout *out);
 void sl_layout_free(sl_layout *layout);
 
 /* Reads one piece from the source into dst ([piece->bytes], packed dtype).  Blocks on the disk. */

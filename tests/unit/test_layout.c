@@ -8,7 +8,9 @@
 
 #include <cmocka.h>
 
+#include "base/half.h"
 #include "model/layout.h"
+#include "model/quant.h"
 
 static sl_source *must_open(const char *model) {
     sl_source *s = NULL;
@@ -168,6 +170,69 @@ static void layout_read_gives_the_rows_of_the_piece(void **state) {
     sl_source_close(s);
 }
 
+/* Values of a packed piece against those stored: exact in F32 and F16, within half a step of its
+ * group in the low-bit formats. */
+static void check_converted(const sl_source *s, const sl_layout *l, int piece) {
+    const sl_piece *p = &l->pieces[piece];
+    const int bits = sl_dtype_group_bits(p->dtype);
+    unsigned char *packed = malloc(p->bytes);
+    sl_f16 *stored = malloc((size_t)p->cols * sizeof *stored); /* dummies are F16 */
+    float *y = malloc((size_t)p->cols * sizeof *y);
+    assert_int_equal(sl_layout_read(s, l, piece, packed), SL_OK);
+    for (int64_t r = 0; r < p->n_rows; r += 37) {
+        assert_int_equal(sl_source_read_rows(s, l->layer, p->role, p->row0 + r, 1, stored,
+                                             (size_t)p->cols * sizeof *stored),
+                         SL_OK);
+        sl_dequantize_row(y, packed + (size_t)r * p->row_bytes, p->dtype, p->cols);
+        for (int64_t c0 = 0; c0 < p->cols; c0 += SL_GROUP_ELEMS) {
+            float low = 1e30f, high = -1e30f;
+            const int64_t end = c0 + SL_GROUP_ELEMS < p->cols ? c0 + SL_GROUP_ELEMS : p->cols;
+            for (int64_t c = c0; c < end; c++) {
+                const float x = sl_f16_to_f32(stored[c]);
+                low = x < low ? x : low;
+                high = x > high ? x : high;
+            }
+            /* 1.01: step and minimum are rounded to f16, away from the values. */
+            const float half = bits ? 1.01f * (high - low) / (float)((1 << bits) - 1) / 2 : 0.0f;
+            for (int64_t c = c0; c < end; c++) {
+                const float d = y[c] - sl_f16_to_f32(stored[c]);
+                assert_true(d <= half + 1e-7f && d >= -half - 1e-7f);
+            }
+        }
+    }
+    free(packed);
+    free(stored);
+    free(y);
+}
+
+static void layout_converts_matrices_as_asked(void **state) {
+    (void)state;
+    static const sl_dtype wanted[] = {SL_DTYPE_F32, SL_DTYPE_F16, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
+    sl_source *s = must_open("dummy:opt-125m");
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        for (int layer = SL_LAYER_EMBED; layer <= 12; layer += layer == 1 ? 11 : 1) {
+            sl_layout l;
+            assert_int_equal(sl_layout_make_as(s, layer, 1, wanted[i], &l), SL_OK);
+            for (int p = 0; p < l.n_pieces; p++) {
+                const int is_decoder = layer >= 0 && layer < 12;
+                if (p < l.n_vectors) {
+                    assert_int_equal(l.pieces[p].dtype, SL_DTYPE_F32);
+                    continue;
+                }
+                /* Embeddings and head stay in 16 bits beside low-bit layers. */
+                assert_int_equal(l.pieces[p].dtype,
+                                 !is_decoder && i >= 2 ? SL_DTYPE_F16 : wanted[i]);
+                if (p == l.n_vectors || is_decoder) check_converted(s, &l, p);
+            }
+            sl_layout_free(&l);
+        }
+    }
+    sl_layout l = {.n_pieces = 5};
+    assert_int_equal(sl_layout_make_as(s, 0, 1, SL_DTYPE_Q4_K, &l), SL_ERR_ARG);
+    assert_non_null(strstr(sl_error_message(), "Q4_K"));
+    sl_source_close(s);
+}
+
 static void layout_of_a_layer_that_is_not_there_is_refused(void **state) {
     (void)state;
     sl_source *s = must_open("dummy:opt-125m");
@@ -185,6 +250,7 @@ int main(void) {
         cmocka_unit_test(layout_has_vectors_then_matrices_in_order),
         cmocka_unit_test(layout_may_be_empty),
         cmocka_unit_test(layout_read_gives_the_rows_of_the_piece),
+        cmocka_unit_test(layout_converts_matrices_as_asked),
         cmocka_unit_test(layout_of_a_layer_that_is_not_there_is_refused),
     };
     return cmocka_run_group_tests_name("layout", tests, NULL, NULL);
