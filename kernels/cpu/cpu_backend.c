@@ -78,6 +78,7 @@ void sl_cpu_for_rows(sl_cpu *cpu, double work, int n_rows, sl_cpu_row_range *com
 static void backend_close(sl_backend *be) {
     sl_cpu *cpu = sl_cpu_of(be);
     sl_cpu_team_close(cpu->team);
+    sl_cpu_device_close(cpu->device);
     buffer_free(&cpu->shared);
     buffer_free(&cpu->own);
     buffer_free(&cpu->rope_table);
@@ -261,19 +262,30 @@ sl_status sl_cpu_backend_open(const sl_cpu_options *options, sl_backend **out) {
     sl_cpu *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return SL_FAIL(SL_ERR_NOMEM, "cpu backend: no %zu bytes for its state", sizeof *cpu);
     const int allowed = allowed_processors();
-    cpu->base.ops = &cpu_ops;
+    cpu->ops = cpu_ops;
+    cpu->base.ops = &cpu->ops;
     cpu->n_threads =
         options->n_threads == 0 || options->n_threads > allowed ? allowed : options->n_threads;
     if (options->reference) cpu->n_threads = 1;
     cpu->reference = options->reference != 0;
     cpu->kernels = kernels;
-    const sl_status st = sl_cpu_team_open(cpu->n_threads, &cpu->team);
-    if (st != SL_OK) {
-        free(cpu);
-        return st;
+    sl_status st = SL_OK;
+    if (options->device_bytes) {
+        SL_GO(sl_cpu_device_open(options->device_bytes, &cpu->device));
+        cpu->ops.device = &sl_cpu_device_ops;
     }
+    SL_GO(sl_cpu_team_open(cpu->n_threads, &cpu->team));
     *out = &cpu->base;
     return SL_OK;
+
+fail:
+    sl_cpu_device_close(cpu->device);
+    free(cpu);
+    return st;
+}
+
+sl_cpu_device *sl_cpu_device_of(const sl_backend *be) {
+    return ((const sl_cpu *)be)->device;
 }
 
 int sl_cpu_backend_threads(const sl_backend *be) {

@@ -12,9 +12,11 @@
 typedef enum { SL_CPU_AUTO, SL_CPU_PLAIN_C, SL_CPU_AVX2, SL_CPU_AVX512 } sl_cpu_simd;
 
 typedef struct {
-    int n_threads;    /* 0: the processors that this process may run on; never more than those */
-    int reference;    /* 1: plain C operators only, the oracle of every test; slow */
-    sl_cpu_simd simd; /* AUTO: the widest that this processor has */
+    int n_threads;       /* 0: the processors that this process may run on; never more than those */
+    int reference;       /* 1: plain C operators only, the oracle of every test; slow */
+    sl_cpu_simd simd;    /* AUTO: the widest that this processor has */
+    size_t device_bytes; /* > 0: pretend to be a device with that much memory of its own, for tests
+                          * of placements where there is no GPU (cpu_device.h) */
 } sl_cpu_options;
 
 /* Opens a CPU backend; activations are float32.  Close with sl_backend_close().

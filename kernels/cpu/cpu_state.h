@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 
+#include "cpu/cpu_device.h"
 #include "cpu/cpu_kernels.h"
 #include "cpu/cpu_team.h"
 #include "engine/backend.h"
@@ -19,7 +20,9 @@ typedef struct {
 } sl_cpu_buffer;
 
 typedef struct {
-    sl_backend base; /* first: sl_backend * and sl_cpu * are the same address */
+    sl_backend base;       /* first: sl_backend * and sl_cpu * are the same address */
+    sl_backend_ops ops;    /* the table in use */
+    sl_cpu_device *device; /* NULL: operators work on host memory */
     int n_threads;
     int reference;
     sl_cpu_team *team;

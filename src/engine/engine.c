@@ -39,14 +39,16 @@ struct sl_engine {
 void sl_policy_init(sl_policy *policy) {
     memset(policy, 0, sizeof *policy);
     policy->cache_dtype = SL_DTYPE_F16;
+    policy->weights_dtype = SL_DTYPE_AS_STORED;
 }
 
 static sl_status choose_policy(sl_policy *p, const sl_model_config *c, int n_ranks) {
     if (p->micro_batch < 0 || p->num_micro_batches < 0 || p->max_rows < 0 ||
         p->blocks_in_flight < 0 || p->max_context < 0)
         return SL_FAIL(SL_ERR_ARG, "the policy has a negative number");
-    if (p->cache_dtype != SL_DTYPE_F16 && p->cache_dtype != SL_DTYPE_F32)
-        return SL_FAIL(SL_ERR_ARG, "cache in %s: expected F16 or F32",
+    if (p->cache_dtype != SL_DTYPE_F16 && p->cache_dtype != SL_DTYPE_F32 &&
+        !sl_dtype_group_bits(p->cache_dtype))
+        return SL_FAIL(SL_ERR_ARG, "cache in %s: expected F16, F32, Q8G64 or Q4G64",
                        sl_dtype_name(p->cache_dtype));
     if (p->cpu_budget_bytes == 0) return SL_FAIL(SL_ERR_ARG, "the policy has no cpu budget");
     /* Two micro-batches let the next rank start on the first while this one computes the second. */
@@ -124,7 +126,11 @@ static sl_status open_local(sl_engine *e, const sl_source *source, int64_t *max_
                                         p->micro_batch * p->num_micro_batches * p->blocks_in_flight,
                                     .max_context = p->max_context,
                                     .cache_dtype = p->cache_dtype,
-                                    .cpu_budget_bytes = p->cpu_budget_bytes};
+                                    .cpu_budget_bytes = p->cpu_budget_bytes,
+                                    .disk_dir = p->disk_dir,
+                                    .disk_budget_bytes = p->disk_budget_bytes,
+                                    .weights = p->weights,
+                                    .weights_dtype = p->weights_dtype};
     e->is_prefill = calloc((size_t)p->blocks_in_flight, sizeof *e->is_prefill);
     if (!e->is_prefill) return SL_FAIL(SL_ERR_NOMEM, "engine: out of host memory");
     return sl_stage_open(&stage, &e->stage, max_pages);
@@ -379,26 +385,33 @@ void sl_engine_release(sl_engine *e, const sl_engine_result *result) {
 void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
     sl_stage_stats s;
     sl_stage_get_stats(e->stage, &s);
-    *out = (sl_engine_stats){.rank = e->transport->rank,
-                             .first_layer = e->first_layer,
-                             .last_layer = e->last_layer,
-                             .weight_bytes = s.weight_bytes,
-                             .cpu_budget_bytes = e->policy.cpu_budget_bytes,
-                             .cpu_peak_bytes = s.cpu_peak_bytes,
-                             .pages_total = s.pages_total,
-                             .pages_peak = s.pages_peak,
-                             .pages_free = s.pages_free,
-                             .page_bytes = s.page_bytes,
-                             .n_blocks = e->n_blocks,
-                             .n_prefill_rows = e->sched ? sl_scheduler_prefill_rows(e->sched) : 0,
-                             .n_decode_rows = e->sched ? sl_scheduler_decode_rows(e->sched) : 0,
-                             .compute_s = s.compute_s,
-                             .wire_wait_s = s.wait_s + e->wait_s,
-                             .sent_bytes = s.sent_bytes + e->sent_bytes,
-                             .received_bytes = s.received_bytes + e->received_bytes,
-                             .prefill_s = e->prefill_s,
-                             .decode_s = e->decode_s,
-                             .n_steady_allocs = s.n_steady_takes};
+    *out =
+        (sl_engine_stats){.rank = e->transport->rank,
+                          .first_layer = e->first_layer,
+                          .last_layer = e->last_layer,
+                          .cpu_budget_bytes = e->policy.cpu_budget_bytes,
+                          .cpu_peak_bytes = s.cpu_peak_bytes,
+                          .gpu_budget_bytes = s.gpu_budget_bytes,
+                          .gpu_peak_bytes = s.gpu_peak_bytes,
+                          .disk_budget_bytes = e->policy.disk_dir ? e->policy.disk_budget_bytes : 0,
+                          .disk_read_bytes = s.disk_read_bytes,
+                          .disk_read_s = s.disk_read_s,
+                          .uploaded_bytes = s.uploaded_bytes,
+                          .pages_total = s.pages_total,
+                          .pages_peak = s.pages_peak,
+                          .pages_free = s.pages_free,
+                          .page_bytes = s.page_bytes,
+                          .n_blocks = e->n_blocks,
+                          .n_prefill_rows = e->sched ? sl_scheduler_prefill_rows(e->sched) : 0,
+                          .n_decode_rows = e->sched ? sl_scheduler_decode_rows(e->sched) : 0,
+                          .compute_s = s.compute_s,
+                          .wire_wait_s = s.wait_s + e->wait_s,
+                          .sent_bytes = s.sent_bytes + e->sent_bytes,
+                          .received_bytes = s.received_bytes + e->received_bytes,
+                          .prefill_s = e->prefill_s,
+                          .decode_s = e->decode_s,
+                          .n_steady_allocs = s.n_steady_takes};
+    memcpy(out->weight_bytes, s.weight_bytes, sizeof out->weight_bytes);
 }
 
 const sl_policy *sl_engine_policy(const sl_engine *e) {

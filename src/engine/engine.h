@@ -23,23 +23,29 @@
 #include "engine/sampler.h"
 #include "engine/transport.h"
 #include "model/source.h"
+#include "store/placement.h"
 
 typedef struct sl_engine sl_engine;
 
 /* All decisions of a run.  Zero means "choose": sl_engine_open() fills in what it chose. */
 typedef struct {
-    int micro_batch;            /* sequences per micro-batch (the paper's gbs) */
-    int num_micro_batches;      /* micro-batches per block (the paper's K) */
-    int max_rows;               /* rows per micro-batch: bounds prefill chunks and buffers */
-    int blocks_in_flight;       /* >= ranks keeps the pipeline full */
-    int max_context;            /* longest prompt + output, tokens; at most the model's */
-    sl_dtype cache_dtype;       /* F16 or F32 */
-    size_t cpu_budget_bytes;    /* hard budget of this rank's host memory for tensors */
+    int micro_batch;          /* sequences per micro-batch (the paper's gbs) */
+    int num_micro_batches;    /* micro-batches per block (the paper's K) */
+    int max_rows;             /* rows per micro-batch: bounds prefill chunks and buffers */
+    int blocks_in_flight;     /* >= ranks keeps the pipeline full */
+    int max_context;          /* longest prompt + output, tokens; at most the model's */
+    sl_dtype cache_dtype;     /* F16 or F32; Q8G64 or Q4G64 where the backend has them */
+    size_t cpu_budget_bytes;  /* hard budget of this rank's host memory for tensors */
+    const char *disk_dir;     /* folder of the disk tier, NULL: none; borrowed during open */
+    size_t disk_budget_bytes; /* hard budget of this rank's files there */
+    sl_shares weights;      /* shares of the decoder layers' weights that live on gpu, cpu and disk;
+                             * all zero: as high as they fit */
+    sl_dtype weights_dtype; /* F32, F16, Q8G64, Q4G64, or SL_DTYPE_AS_STORED, the default */
     const int *layers_per_rank; /* [n_ranks] summing to n_layers, or NULL: split by cost; borrowed
                                  * during open */
 } sl_policy;
 
-/* Fills in the defaults: cache_dtype F16, everything else "choose". */
+/* Fills in the defaults: cache_dtype F16, no disk, everything else "choose". */
 void sl_policy_init(sl_policy *policy);
 
 /* One prompt. */
@@ -118,9 +124,14 @@ void sl_engine_release(sl_engine *engine, const sl_engine_result *result);
 /* Counters of this rank since open. */
 typedef struct {
     int rank;
-    int first_layer, last_layer; /* slice [first, last) */
-    size_t weight_bytes;         /* host bytes of the slice's weights */
+    int first_layer, last_layer;        /* slice [first, last) */
+    size_t weight_bytes[SL_TIER_COUNT]; /* packed bytes of the slice's weights, by home */
     size_t cpu_budget_bytes, cpu_peak_bytes;
+    size_t gpu_budget_bytes, gpu_peak_bytes; /* 0 without a device */
+    size_t disk_budget_bytes;
+    uint64_t disk_read_bytes;
+    double disk_read_s;                      /* while reads were under way */
+    uint64_t uploaded_bytes;                 /* weights copied to the device, loading left out */
     int pages_total, pages_peak, pages_free; /* per layer; free: now */
     size_t page_bytes;                       /* of one page in one layer */
     uint64_t n_blocks;

@@ -55,10 +55,24 @@ static int seek(const sl_sweep *s, sl_queue queue, int from) {
     return from;
 }
 
-static int is_ready(const run_state *r, const sl_task *t) {
-    for (int d = 0; d < t->n_deps; d++)
-        if (r->ex->state[t->dep[d]] != TASK_DONE) return 0;
-    return 1;
+/* Whether the task may start: its dependencies are done, or the device will wait for them. */
+static sl_status check_ready(const run_state *r, const sl_task *t, int *ready_out) {
+    *ready_out = 0;
+    for (int d = 0; d < t->n_deps; d++) {
+        const int dep = t->dep[d];
+        if (r->ex->state[dep] == TASK_WAITING) return SL_OK;
+        if (r->ex->state[dep] == TASK_RUNNING && !r->runner->chain) return SL_OK;
+    }
+    for (int d = 0; d < t->n_deps; d++) {
+        const int dep = t->dep[d];
+        if (r->ex->state[dep] == TASK_DONE) continue;
+        int chained = 0;
+        SL_TRY(r->runner->chain(r->runner->context, t, &r->sweep->task[dep], r->ex->ticket[dep],
+                                &chained));
+        if (!chained) return SL_OK;
+    }
+    *ready_out = 1;
+    return SL_OK;
 }
 
 /* Polls the queue's running tasks, in order. */
@@ -84,7 +98,10 @@ static sl_status poll_queue(run_state *r, sl_queue queue, int *moved) {
 static sl_status start_queue(run_state *r, sl_queue queue, int *moved) {
     for (;;) {
         const int i = r->next[queue];
-        if (i >= r->sweep->n_tasks || !is_ready(r, &r->sweep->task[i])) return SL_OK;
+        if (i >= r->sweep->n_tasks) return SL_OK;
+        int ready;
+        SL_TRY(check_ready(r, &r->sweep->task[i], &ready));
+        if (!ready) return SL_OK;
         sl_ticket ticket = 0;
         SL_TRY(r->runner->start(r->runner->context, &r->sweep->task[i], &ticket));
         r->ex->ticket[i] = ticket;

@@ -1,8 +1,9 @@
 /* executor.h - runs the tasks of a sweep by their dependencies.
  *
- * Queues start their tasks in list order, a task once its dependencies are done; what "start" means
- * is the runner's business.  The wire queues may have several tasks under way.
- * Layer: engine.  May include: base.  Thread safety: one thread per executor.
+ * Queues start their tasks in list order, a task once its dependencies are done or, on a device
+ * that orders work by events, under way.  What "start" means is the runner's business.  A queue may
+ * have several tasks under way. Layer: engine.  May include: base.  Thread safety: one thread per
+ * executor.
  */
 #ifndef SL_ENGINE_EXECUTOR_H
 #define SL_ENGINE_EXECUTOR_H
@@ -18,6 +19,10 @@ typedef struct {
     sl_status (*start)(void *context, const sl_task *task, sl_ticket *ticket_out);
     /* Whether a started task is done. */
     sl_status (*poll)(void *context, const sl_task *task, sl_ticket ticket, int *done_out);
+    /* Whether `task` may be started although `dep` is still under way, because the device will
+     * order them; the runner queues the order.  NULL: never. */
+    sl_status (*chain)(void *context, const sl_task *task, const sl_task *dep, sl_ticket ticket,
+                       int *chained_out);
     /* Called once per round, between tasks: a chance to move transfers along. */
     sl_status (*progress)(void *context);
 } sl_task_runner;

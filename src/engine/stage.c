@@ -6,58 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
-#include "engine/executor.h"
-#include "engine/program.h"
-#include "engine/slots.h"
-#include "engine/sweep.h"
-#include "store/kv_cache.h"
-#include "store/weights.h"
-
-/* Follows the hidden states of a micro-batch on the wire, so that a failure goes with them. */
-typedef struct {
-    int32_t status;
-    char message[252];
-} trailer;
-
-/* Two sets of hidden states: while one block's are still being sent, the next block is computed. */
-enum { N_SETS = 2 };
-
-typedef struct {
-    sl_rows rows;
-    int32_t *token, *position; /* [max_rows] */
-    int32_t *wanted;           /* [max_rows] */
-    sl_segment *segment;       /* [micro_batch] */
-    int choice0;               /* of the micro-batch's first wanted row in the block */
-} laid_out;
-
-struct sl_stage {
-    sl_stage_options opt;
-    sl_model_config config;
-    int is_first, is_last;
-    sl_tier *tier;
-    sl_weights *weights;
-    sl_program *program;
-    sl_kv_cache *kv;
-    sl_slots slots;
-    sl_executor *executor;
-    sl_sweep sweep;
-    laid_out *mb;               /* [num_micro_batches] */
-    void **hidden[N_SETS];      /* [num_micro_batches] rows, then a trailer */
-    sl_ticket *sending[N_SETS]; /* [num_micro_batches] */
-    sl_choice_ask *ask;         /* [max_rows], last rank */
-    const sl_block *block;      /* being computed */
-    sl_block_result *result;    /* last rank, being filled */
-    int set;                    /* of the block being computed */
-    sl_status failed;           /* first failure seen here or before; sticks */
-    char message[sizeof((trailer *)0)->message];
-    double compute_s, wait_s;
-    uint64_t sent_bytes, received_bytes;
-    size_t taken_at_start; /* calls of sl_tier_take() by the end of open */
-};
-
-static size_t row_bytes(const sl_stage *s) {
-    return (size_t)s->config.hidden * s->opt.backend->ops->act_bytes;
-}
+#include "engine/stage_impl.h"
 
 /* Remembers the first failure; those that follow are its echo. */
 static void note_failure(sl_stage *s, sl_status status, const char *message, int add_rank) {
@@ -67,127 +16,6 @@ static void note_failure(sl_stage *s, sl_status status, const char *message, int
         snprintf(s->message, sizeof s->message, "rank %d: %.230s", s->opt.transport->rank, message);
     else
         snprintf(s->message, sizeof s->message, "%.250s", message);
-}
-
-static sl_status open_lay_out(const sl_stage *s, laid_out *m) {
-    const size_t rows = (size_t)s->opt.max_rows;
-    m->token = calloc(rows, sizeof *m->token);
-    m->position = calloc(rows, sizeof *m->position);
-    m->wanted = calloc(rows, sizeof *m->wanted);
-    m->segment = calloc((size_t)s->opt.micro_batch, sizeof *m->segment);
-    if (!m->token || !m->position || !m->wanted || !m->segment)
-        return SL_FAIL(SL_ERR_NOMEM, "out of host memory for a micro-batch of %zu rows", rows);
-    return SL_OK;
-}
-
-static sl_status open_hidden(sl_stage *s) {
-    const size_t k = (size_t)s->opt.num_micro_batches;
-    size_t bytes;
-    SL_TRY(sl_size_mul((size_t)s->opt.max_rows, row_bytes(s), &bytes));
-    SL_TRY(sl_size_add(bytes, sizeof(trailer), &bytes));
-    for (int set = 0; set < N_SETS; set++) {
-        s->hidden[set] = calloc(k, sizeof *s->hidden[set]);
-        s->sending[set] = calloc(k, sizeof *s->sending[set]);
-        if (!s->hidden[set] || !s->sending[set])
-            return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %zu micro-batches", k);
-        for (size_t i = 0; i < k; i++)
-            SL_TRY(sl_tier_take(s->tier, bytes, "hidden states", &s->hidden[set][i]));
-    }
-    return SL_OK;
-}
-
-/* Pages per layer that the rest of the budget holds. */
-static sl_status count_pages(const sl_stage *s, int64_t *out) {
-    const sl_kv_format f =
-        sl_kv_format_make(s->opt.cache_dtype, s->config.n_kv_heads, s->config.head_dim);
-    const int n_layers = s->opt.last_layer - s->opt.first_layer;
-    const size_t left = s->opt.cpu_budget_bytes - sl_tier_used_bytes(s->tier);
-    const size_t per_page = f.page_bytes * (size_t)n_layers;
-    const int64_t most = (int64_t)(left / per_page);
-    const int64_t one = sl_kv_pages_for(s->opt.max_context);
-    const int64_t all = one * s->opt.n_slots;
-    if (most < one) {
-        char need[32], have[32], used[32];
-        return SL_FAIL(
-            SL_ERR_NOMEM,
-            "a context of %d tokens needs %s of KV cache, but %s of the cpu budget are left "
-            "beside %s of weights and buffers: lower the context or raise the budget",
-            s->opt.max_context, sl_bytes_format((size_t)one * per_page, need, sizeof need),
-            sl_bytes_format(left, have, sizeof have),
-            sl_bytes_format(sl_tier_used_bytes(s->tier), used, sizeof used));
-    }
-    *out = most < all ? most : all;
-    return SL_OK;
-}
-
-sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out, int64_t *max_pages_out) {
-    sl_status st = SL_OK;
-    sl_stage *s = calloc(1, sizeof *s);
-    if (!s) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
-    s->opt = *o;
-    s->config = *sl_source_config(o->source);
-    s->opt.source = NULL;
-    s->is_first = sl_transport_is_first(o->transport);
-    s->is_last = sl_transport_is_last(o->transport);
-    SL_GO(sl_tier_open_cpu(o->cpu_budget_bytes, &s->tier));
-    SL_GO(sl_weights_open(o->source, o->first_layer, o->last_layer, s->tier, &s->weights));
-    const sl_program_options program = {&s->config, o->backend, s->tier, o->max_rows, s->is_last};
-    SL_GO(sl_program_open(&program, &s->program));
-    SL_GO(sl_slots_open(o->n_slots, o->max_context, s->is_last, &s->slots));
-    SL_GO(sl_executor_open(&s->executor));
-    s->mb = calloc((size_t)o->num_micro_batches, sizeof *s->mb);
-    s->ask = calloc((size_t)o->max_rows, sizeof *s->ask);
-    if (!s->mb || !s->ask) {
-        st = SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
-        goto fail;
-    }
-    for (int i = 0; i < o->num_micro_batches; i++) SL_GO(open_lay_out(s, &s->mb[i]));
-    SL_GO(open_hidden(s));
-    SL_GO(count_pages(s, max_pages_out));
-    *out = s;
-    return SL_OK;
-
-fail:
-    sl_stage_close(s);
-    return st;
-}
-
-sl_status sl_stage_open_pages(sl_stage *s, int n_pages) {
-    const sl_kv_options kv = {
-        .format = sl_kv_format_make(s->opt.cache_dtype, s->config.n_kv_heads, s->config.head_dim),
-        .n_layers = s->opt.last_layer - s->opt.first_layer,
-        .n_pages = n_pages,
-        .n_slots = s->opt.n_slots,
-        .max_context = s->opt.max_context};
-    SL_TRY(sl_kv_open(&kv, s->tier, &s->kv));
-    s->taken_at_start = sl_tier_n_taken(s->tier);
-    return SL_OK;
-}
-
-void sl_stage_close(sl_stage *s) {
-    if (!s) return;
-    for (int set = 0; set < N_SETS; set++) {
-        for (int i = 0; s->hidden[set] && i < s->opt.num_micro_batches; i++)
-            sl_tier_put(s->tier, s->hidden[set][i]);
-        free(s->hidden[set]);
-        free(s->sending[set]);
-    }
-    for (int i = 0; s->mb && i < s->opt.num_micro_batches; i++) {
-        free(s->mb[i].token);
-        free(s->mb[i].position);
-        free(s->mb[i].wanted);
-        free(s->mb[i].segment);
-    }
-    free(s->mb);
-    free(s->ask);
-    sl_sweep_free(&s->sweep);
-    sl_executor_close(s->executor);
-    sl_slots_close(&s->slots);
-    sl_kv_close(s->kv);
-    sl_program_close(s->program);
-    sl_weights_close(s->weights);
-    sl_tier_close(s->tier);
-    free(s);
 }
 
 sl_block_limits sl_stage_limits(const sl_stage *s) {
@@ -200,7 +28,7 @@ sl_block_limits sl_stage_limits(const sl_stage *s) {
 
 /* The forked sequence's own copy of a partly filled page, in every layer. */
 static sl_status copy_page(sl_stage *s, int32_t from, int32_t to) {
-    for (int l = 0; from >= 0 && l < s->opt.last_layer - s->opt.first_layer; l++) {
+    for (int l = 0; from >= 0 && l < sl_stage_n_layers(s); l++) {
         const sl_kv_view view = sl_kv_layer(s->kv, l);
         SL_TRY(s->opt.backend->ops->page_copy(s->opt.backend, &view, from, to));
     }
@@ -218,7 +46,7 @@ static sl_status apply_op(sl_stage *s, const sl_block_op *op) {
 
 /* Lays out the rows of one micro-batch from its header. */
 static sl_status lay_out(sl_stage *s, const sl_block *b, const sl_block_micro_batch *header,
-                         laid_out *m) {
+                         sl_stage_rows *m) {
     int row = 0, n_wanted = 0;
     for (int i = 0; i < header->n_segments; i++) {
         const sl_block_segment *seg = &b->segment[header->segment0 + i];
@@ -254,6 +82,9 @@ static sl_status take_in(sl_stage *s, const sl_block *b) {
             return SL_FAIL(SL_ERR_COMM, "a micro-batch of %d sequences, at most %d",
                            b->micro_batch[m].n_segments, s->opt.micro_batch);
         SL_TRY(lay_out(s, b, &b->micro_batch[m], &s->mb[m]));
+        if (s->opt.backend->ops->bind_rows)
+            SL_TRY(s->opt.backend->ops->bind_rows(
+                s->opt.backend, s->set * s->opt.num_micro_batches + m, &s->mb[m].rows));
         s->mb[m].choice0 = choice0;
         choice0 += s->mb[m].rows.n_wanted;
     }
@@ -261,7 +92,7 @@ static sl_status take_in(sl_stage *s, const sl_block *b) {
 }
 
 static sl_status choose(sl_stage *s, int mb) {
-    laid_out *m = &s->mb[mb];
+    sl_stage_rows *m = &s->mb[mb];
     const sl_block_micro_batch *header = &s->block->micro_batch[mb];
     int n = 0;
     for (int i = 0; i < header->n_segments; i++) {
@@ -274,69 +105,153 @@ static sl_status choose(sl_stage *s, int mb) {
                            s->hidden[s->set][mb], s->ask, s->result->choice + m->choice0);
 }
 
-static sl_status compute(sl_stage *s, const sl_task *task) {
-    const int mb = task->micro_batch;
-    void *hidden = s->hidden[s->set][mb];
-    const sl_rows *rows = &s->mb[mb].rows;
-    switch (task->kind) {
-    case SL_TASK_EMBED:
-        return sl_program_embed(s->program, sl_weights_layer(s->weights, SL_LAYER_EMBED), rows,
-                                hidden);
-    case SL_TASK_LAYER: {
-        const sl_kv_view cache = sl_kv_layer(s->kv, task->layer - s->opt.first_layer);
-        return sl_program_layer(s->program, sl_weights_layer(s->weights, task->layer), &cache, rows,
-                                hidden);
-    }
-    case SL_TASK_HEAD:
-        return choose(s, mb);
-    case SL_TASK_RECEIVE:
-    case SL_TASK_SEND:
-        break;
-    }
-    return SL_FAIL(SL_ERR_ARG, "task %d is no computation", (int)task->kind);
+static size_t hidden_bytes(const sl_stage *s, int mb) {
+    return (size_t)s->block->micro_batch[mb].n_rows * sl_stage_row_bytes(s);
 }
 
-static size_t hidden_bytes(const sl_stage *s, int mb) {
-    return (size_t)s->block->micro_batch[mb].n_rows * row_bytes(s);
+static sl_status compute_layer(sl_stage *s, const sl_task *task) {
+    const int mb = task->micro_batch;
+    void *hidden = s->hidden[s->set][mb];
+    /* What came over the wire goes to the device here, on the stream that uses it. */
+    if (s->device && !s->is_first && task->layer == s->opt.first_layer)
+        SL_TRY(s->device->copy(s->opt.backend, SL_STREAM_COMPUTE, hidden, s->wire[s->set][mb],
+                               hidden_bytes(s, mb)));
+    const sl_kv_view cache = sl_kv_layer(s->kv, task->layer - s->opt.first_layer);
+    return sl_program_layer(s->program, sl_weights_layer(s->weights, task->layer), &cache,
+                            &s->mb[mb].rows, hidden);
+}
+
+/* Work of the backend: done on return, or queued on one of the device's streams. */
+static sl_status compute(sl_stage *s, const sl_task *task) {
+    const int mb = task->micro_batch;
+    int started;
+    switch (task->kind) {
+    case SL_TASK_EMBED:
+        return sl_program_embed(s->program, sl_weights_layer(s->weights, SL_LAYER_EMBED),
+                                &s->mb[mb].rows, s->hidden[s->set][mb]);
+    case SL_TASK_LAYER:
+        return compute_layer(s, task);
+    case SL_TASK_HEAD:
+        return choose(s, mb);
+    case SL_TASK_LOWER:
+        return s->device->copy(s->opt.backend, SL_STREAM_D2H, s->wire[s->set][mb],
+                               s->hidden[s->set][mb], hidden_bytes(s, mb));
+    case SL_TASK_UPLOAD:
+        return sl_weights_upload(s->weights, task->layer, &started);
+    case SL_TASK_RECEIVE:
+    case SL_TASK_SEND:
+    case SL_TASK_FETCH:
+        break;
+    }
+    return SL_FAIL(SL_ERR_ARG, "task %d is no work of the backend", (int)task->kind);
+}
+
+/* Which stream of the device a queue's tasks go to; -1: none. */
+static int stream_of(const sl_stage *s, sl_queue queue) {
+    if (!s->device) return -1;
+    switch (queue) {
+    case SL_QUEUE_COMPUTE:
+        return SL_STREAM_COMPUTE;
+    case SL_QUEUE_H2D:
+        return SL_STREAM_H2D;
+    case SL_QUEUE_D2H:
+        return SL_STREAM_D2H;
+    default:
+        return -1;
+    }
+}
+
+static int number_of(const sl_stage *s, const sl_task *task) {
+    return (int)(task - s->sweep.task);
+}
+
+/* Tickets of tasks that are no transfers on the wire mean nothing but "under way": the task itself
+ * tells what to ask. */
+static const sl_ticket UNDER_WAY = 1;
+
+/* Starts a fetch; a failure is noted like one of computation, and the fetch counts as done. */
+static void start_fetch(sl_stage *s, const sl_task *task, sl_ticket *ticket_out) {
+    int done = 1;
+    sl_status st = sl_weights_fetch(s->weights, task->layer);
+    if (st == SL_OK) st = sl_weights_is_fetched(s->weights, task->layer, &done);
+    note_failure(s, st, sl_error_message(), 1);
+    *ticket_out = st == SL_OK && !done ? UNDER_WAY : 0;
+}
+
+static sl_status start_receive(sl_stage *s, int mb, sl_ticket *ticket_out) {
+    sl_transport *t = s->opt.transport;
+    const size_t bytes = hidden_bytes(s, mb) + sizeof(sl_stage_trailer);
+    s->received_bytes += bytes;
+    return t->ops->recv(t, t->rank - 1, SL_CHANNEL_HIDDEN, s->wire[s->set][mb], bytes, ticket_out);
+}
+
+static sl_status start_send(sl_stage *s, int mb) {
+    sl_transport *t = s->opt.transport;
+    unsigned char *wire = s->wire[s->set][mb];
+    const size_t bytes = hidden_bytes(s, mb);
+    sl_stage_trailer end = {.status = (int32_t)s->failed};
+    memcpy(end.message, s->message, sizeof end.message);
+    memcpy(wire + bytes, &end, sizeof end);
+    s->sent_bytes += bytes + sizeof end;
+    return t->ops->send(t, t->rank + 1, SL_CHANNEL_HIDDEN, wire, bytes + sizeof end,
+                        &s->sending[s->set][mb]);
 }
 
 static sl_status start_task(void *context, const sl_task *task, sl_ticket *ticket_out) {
     sl_stage *s = context;
-    sl_transport *t = s->opt.transport;
-    const int mb = task->micro_batch;
-    unsigned char *hidden = s->hidden[s->set][mb];
-    const size_t bytes = hidden_bytes(s, mb);
-    if (task->kind == SL_TASK_RECEIVE) {
-        s->received_bytes += bytes + sizeof(trailer);
-        return t->ops->recv(t, t->rank - 1, SL_CHANNEL_HIDDEN, hidden, bytes + sizeof(trailer),
-                            ticket_out);
-    }
-    if (task->kind == SL_TASK_SEND) {
-        trailer end = {.status = (int32_t)s->failed};
-        memcpy(end.message, s->message, sizeof end.message);
-        memcpy(hidden + bytes, &end, sizeof end);
-        s->sent_bytes += bytes + sizeof end;
-        return t->ops->send(t, t->rank + 1, SL_CHANNEL_HIDDEN, hidden, bytes + sizeof end,
-                            &s->sending[s->set][mb]);
-    }
+    if (task->kind == SL_TASK_RECEIVE) return start_receive(s, task->micro_batch, ticket_out);
+    if (task->kind == SL_TASK_SEND) return start_send(s, task->micro_batch);
     if (s->failed != SL_OK) return SL_OK; /* nothing worth computing any more */
+    if (task->kind == SL_TASK_FETCH) {
+        start_fetch(s, task, ticket_out);
+        return SL_OK;
+    }
     const double t0 = sl_clock_s();
+    const int stream = stream_of(s, task->queue);
     sl_status st = compute(s, task);
-    if (st == SL_OK) st = s->opt.backend->ops->sync(s->opt.backend);
+    if (st == SL_OK && stream >= 0)
+        st = s->device->record(s->opt.backend, (sl_stream)stream, s->event[number_of(s, task)]);
+    else if (st == SL_OK)
+        st = s->opt.backend->ops->sync(s->opt.backend);
+    if (st == SL_OK && stream >= 0) *ticket_out = UNDER_WAY;
     s->compute_s += sl_clock_s() - t0;
+    note_failure(s, st, sl_error_message(), 1);
+    return SL_OK;
+}
+
+/* Work on the device's streams waits for each other there. */
+static sl_status chain_task(void *context, const sl_task *task, const sl_task *dep,
+                            sl_ticket ticket, int *chained_out) {
+    sl_stage *s = context;
+    (void)ticket;
+    const int stream = stream_of(s, task->queue), before = stream_of(s, dep->queue);
+    *chained_out = stream >= 0 && before >= 0 && s->failed == SL_OK;
+    if (!*chained_out || stream == before) return SL_OK;
+    const sl_status st =
+        s->device->wait(s->opt.backend, (sl_stream)stream, s->event[number_of(s, dep)]);
     note_failure(s, st, sl_error_message(), 1);
     return SL_OK;
 }
 
 static sl_status poll_task(void *context, const sl_task *task, sl_ticket ticket, int *done_out) {
     sl_stage *s = context;
-    SL_TRY(s->opt.transport->ops->test(s->opt.transport, ticket, done_out));
-    if (!*done_out) return SL_OK;
-    trailer end;
-    const unsigned char *hidden = s->hidden[s->set][task->micro_batch];
-    memcpy(&end, hidden + hidden_bytes(s, task->micro_batch), sizeof end);
-    end.message[sizeof end.message - 1] = '\0';
-    note_failure(s, (sl_status)end.status, end.message, 0);
+    sl_status st = SL_OK;
+    if (task->kind == SL_TASK_RECEIVE) {
+        SL_TRY(s->opt.transport->ops->test(s->opt.transport, ticket, done_out));
+        if (!*done_out) return SL_OK;
+        sl_stage_trailer end;
+        memcpy(&end, s->wire[s->set][task->micro_batch] + hidden_bytes(s, task->micro_batch),
+               sizeof end);
+        end.message[sizeof end.message - 1] = '\0';
+        note_failure(s, (sl_status)end.status, end.message, 0);
+        return SL_OK;
+    }
+    if (task->kind == SL_TASK_FETCH)
+        st = sl_weights_is_fetched(s->weights, task->layer, done_out);
+    else
+        st = s->device->is_done(s->opt.backend, s->event[number_of(s, task)], done_out);
+    note_failure(s, st, sl_error_message(), 1);
+    if (st != SL_OK) *done_out = 1;
     return SL_OK;
 }
 
@@ -344,7 +259,7 @@ static sl_status poll_task(void *context, const sl_task *task, sl_ticket ticket,
 static sl_status progress(void *context) {
     sl_stage *s = context;
     sl_transport *t = s->opt.transport;
-    for (int set = 0; set < N_SETS; set++) {
+    for (int set = 0; set < SL_STAGE_SETS; set++) {
         for (int i = 0; i < s->opt.num_micro_batches; i++) {
             int done = 0;
             if (s->sending[set][i] == 0) continue;
@@ -366,14 +281,25 @@ static sl_status wait_sent(sl_stage *s, int set) {
 }
 
 sl_status sl_stage_drain(sl_stage *s) {
-    for (int set = 0; set < N_SETS; set++) SL_TRY(wait_sent(s, set));
+    for (int set = 0; set < SL_STAGE_SETS; set++) SL_TRY(wait_sent(s, set));
+    return SL_OK;
+}
+
+/* One event for each task; their number settles with the largest block. */
+static sl_status reserve_events(sl_stage *s) {
+    if (!s->device || s->sweep.n_tasks <= s->n_events) return SL_OK;
+    sl_event **event = realloc(s->event, (size_t)s->sweep.n_tasks * sizeof *event);
+    if (!event) return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %d events", s->sweep.n_tasks);
+    s->event = event;
+    for (; s->n_events < s->sweep.n_tasks; s->n_events++)
+        SL_TRY(s->device->event_open(s->opt.backend, &s->event[s->n_events]));
     return SL_OK;
 }
 
 sl_status sl_stage_run(sl_stage *s, const sl_block *block, sl_block_result *result) {
     s->block = block;
     s->result = result;
-    s->set = (s->set + 1) % N_SETS;
+    s->set = (s->set + 1) % SL_STAGE_SETS;
     const double t0 = sl_clock_s();
     SL_TRY(wait_sent(s, s->set));
     s->wait_s += sl_clock_s() - t0;
@@ -386,12 +312,19 @@ sl_status sl_stage_run(sl_stage *s, const sl_block *block, sl_block_result *resu
                                   .last_layer = s->opt.last_layer,
                                   .is_first_rank = s->is_first,
                                   .is_last_rank = s->is_last,
-                                  .n_micro_batches = block->n_micro_batches};
+                                  .n_micro_batches = block->n_micro_batches,
+                                  .is_fetched = s->is_fetched,
+                                  .is_uploaded = s->is_uploaded,
+                                  .has_device = s->device != NULL};
     SL_TRY(sl_sweep_make(&shape, &s->sweep));
-    const sl_task_runner runner = {s, start_task, poll_task, progress};
+    SL_TRY(reserve_events(s));
+    const sl_task_runner runner = {s, start_task, poll_task, s->device ? chain_task : NULL,
+                                   progress};
     double wait_s = 0.0;
     SL_TRY(sl_executor_run(s->executor, &s->sweep, &runner, &wait_s));
     s->wait_s += wait_s;
+    /* After a failure work may still be queued on buffers that are about to be used again. */
+    if (s->failed != SL_OK && s->device) (void)s->device->drain(s->opt.backend);
 
     if (s->is_last) {
         result->number = block->number;
@@ -400,21 +333,4 @@ sl_status sl_stage_run(sl_stage *s, const sl_block *block, sl_block_result *resu
         snprintf(result->message, sizeof result->message, "%s", s->message);
     }
     return SL_OK;
-}
-
-void sl_stage_get_stats(const sl_stage *s, sl_stage_stats *out) {
-    *out =
-        (sl_stage_stats){.weight_bytes = sl_weights_bytes(s->weights),
-                         .cpu_peak_bytes = sl_tier_peak_bytes(s->tier),
-                         .page_bytes = sl_kv_format_make(s->opt.cache_dtype, s->config.n_kv_heads,
-                                                         s->config.head_dim)
-                                           .page_bytes,
-                         .pages_total = s->kv ? sl_kv_n_pages(s->kv) : 0,
-                         .pages_peak = s->kv ? sl_kv_peak(s->kv) : 0,
-                         .pages_free = s->kv ? sl_kv_n_free(s->kv) : 0,
-                         .compute_s = s->compute_s,
-                         .wait_s = s->wait_s,
-                         .sent_bytes = s->sent_bytes,
-                         .received_bytes = s->received_bytes,
-                         .n_steady_takes = sl_tier_n_taken(s->tier) - s->taken_at_start};
 }

@@ -17,6 +17,7 @@
 #include "engine/block.h"
 #include "engine/transport.h"
 #include "model/source.h"
+#include "store/placement.h"
 
 typedef struct {
     const sl_source *source; /* borrowed during open; its config is copied */
@@ -28,6 +29,10 @@ typedef struct {
     int max_context;
     sl_dtype cache_dtype;
     size_t cpu_budget_bytes;
+    const char *disk_dir;     /* folder of the disk tier, or NULL: there is none */
+    size_t disk_budget_bytes; /* of the disk tier */
+    sl_shares weights;        /* of the decoder matrices by tier; all zero: as high as they fit */
+    sl_dtype weights_dtype;   /* as for sl_layout_make_as() */
 } sl_stage_options;
 
 typedef struct sl_stage sl_stage;
@@ -52,7 +57,11 @@ sl_status sl_stage_run(sl_stage *stage, const sl_block *block, sl_block_result *
 sl_status sl_stage_drain(sl_stage *stage);
 
 typedef struct {
-    size_t weight_bytes, cpu_peak_bytes, page_bytes;
+    size_t weight_bytes[SL_TIER_COUNT]; /* packed, by home */
+    size_t cpu_peak_bytes, gpu_budget_bytes, gpu_peak_bytes, page_bytes;
+    uint64_t disk_read_bytes;
+    double disk_read_s;      /* while reads were under way */
+    uint64_t uploaded_bytes; /* weights copied to the device, loading left out */
     int pages_total, pages_peak, pages_free;
     double compute_s, wait_s;
     uint64_t sent_bytes, received_bytes;

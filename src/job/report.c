@@ -34,16 +34,43 @@ sl_status sl_report_gather(const sl_engine *engine, sl_transport *transport,
 
 /* ---- for people ---- */
 
+static size_t all_weights(const sl_engine_stats *rank) {
+    size_t sum = 0;
+    for (int t = 0; t < SL_TIER_COUNT; t++) sum += rank->weight_bytes[t];
+    return sum;
+}
+
+/* A second line for a rank whose weights are not all in host memory. */
+static void print_tiers(const sl_engine_stats *rank, FILE *stream) {
+    char a[32], b[32], c[32];
+    if (rank->gpu_budget_bytes == 0 && rank->weight_bytes[SL_TIER_DISK] == 0) return;
+    fprintf(stream, "        weights: %s on the gpu, %s in host memory, %s on disk",
+            sl_bytes_format(rank->weight_bytes[SL_TIER_GPU], a, sizeof a),
+            sl_bytes_format(rank->weight_bytes[SL_TIER_CPU], b, sizeof b),
+            sl_bytes_format(rank->weight_bytes[SL_TIER_DISK], c, sizeof c));
+    if (rank->gpu_budget_bytes)
+        fprintf(stream, "; gpu peak %s of %s; %s uploaded",
+                sl_bytes_format(rank->gpu_peak_bytes, a, sizeof a),
+                sl_bytes_format(rank->gpu_budget_bytes, b, sizeof b),
+                sl_bytes_format(rank->uploaded_bytes, c, sizeof c));
+    if (rank->disk_read_s > 0.0)
+        fprintf(stream, "; %s read at %s/s", sl_bytes_format(rank->disk_read_bytes, a, sizeof a),
+                sl_bytes_format((size_t)((double)rank->disk_read_bytes / rank->disk_read_s), b,
+                                sizeof b));
+    fputc('\n', stream);
+}
+
 static void print_rank(const sl_engine_stats *rank, FILE *stream) {
     char weights[32], peak[32], budget[32], sent[32], received[32];
     fprintf(stream, "  %4d  %4d-%-4d %10s  %10s of %-10s %5d of %-6d %8.2f %8.2f %10s %10s\n",
             rank->rank, rank->first_layer, rank->last_layer - 1,
-            sl_bytes_format(rank->weight_bytes, weights, sizeof weights),
+            sl_bytes_format(all_weights(rank), weights, sizeof weights),
             sl_bytes_format(rank->cpu_peak_bytes, peak, sizeof peak),
             sl_bytes_format(rank->cpu_budget_bytes, budget, sizeof budget), rank->pages_peak,
             rank->pages_total, rank->compute_s, rank->wire_wait_s,
             sl_bytes_format(rank->sent_bytes, sent, sizeof sent),
             sl_bytes_format(rank->received_bytes, received, sizeof received));
+    print_tiers(rank, stream);
 }
 
 void sl_report_print(const sl_report *report, FILE *stream) {
@@ -118,7 +145,16 @@ static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
     put_int(out, "rank", (uint64_t)rank->rank);
     put_int(out, "first_layer", (uint64_t)rank->first_layer);
     put_int(out, "end_layer", (uint64_t)rank->last_layer);
-    put_int(out, "weight_bytes", rank->weight_bytes);
+    put_int(out, "weight_bytes", all_weights(rank));
+    put_int(out, "weight_bytes_gpu", rank->weight_bytes[SL_TIER_GPU]);
+    put_int(out, "weight_bytes_cpu", rank->weight_bytes[SL_TIER_CPU]);
+    put_int(out, "weight_bytes_disk", rank->weight_bytes[SL_TIER_DISK]);
+    put_int(out, "gpu_budget_bytes", rank->gpu_budget_bytes);
+    put_int(out, "gpu_peak_bytes", rank->gpu_peak_bytes);
+    put_int(out, "uploaded_bytes", rank->uploaded_bytes);
+    put_int(out, "disk_budget_bytes", rank->disk_budget_bytes);
+    put_int(out, "disk_read_bytes", rank->disk_read_bytes);
+    put_real(out, "disk_read_s", rank->disk_read_s);
     put_int(out, "cpu_budget_bytes", rank->cpu_budget_bytes);
     put_int(out, "cpu_peak_bytes", rank->cpu_peak_bytes);
     put_int(out, "pages_total", (uint64_t)rank->pages_total);

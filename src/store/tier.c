@@ -13,6 +13,9 @@ typedef struct {
 } taken;
 
 struct sl_tier {
+    sl_tier_kind kind;
+    struct sl_backend *be; /* GPU: whose device */
+    const sl_device_ops *device;
     size_t budget_bytes;
     size_t used_bytes;
     size_t peak_bytes;
@@ -32,28 +35,63 @@ sl_status sl_tier_open_cpu(size_t budget_bytes, sl_tier **out) {
     if (budget_bytes == 0) return SL_FAIL(SL_ERR_ARG, "the cpu tier's budget is zero bytes");
     sl_tier *tier = calloc(1, sizeof *tier);
     if (!tier) return SL_FAIL(SL_ERR_NOMEM, "cpu tier: out of host memory");
+    tier->kind = SL_TIER_CPU;
     tier->budget_bytes = budget_bytes;
     *out = tier;
     return SL_OK;
 }
 
+sl_status sl_tier_open_device(struct sl_backend *be, const sl_device_ops *device, sl_tier **out) {
+    sl_tier *tier = calloc(1, sizeof *tier);
+    if (!tier) return SL_FAIL(SL_ERR_NOMEM, "gpu tier: out of host memory");
+    tier->kind = SL_TIER_GPU;
+    tier->be = be;
+    tier->device = device;
+    tier->budget_bytes = device->budget_bytes(be);
+    *out = tier;
+    return SL_OK;
+}
+
+static void give_back(sl_tier *tier, const taken *t) {
+    if (tier->device)
+        tier->device->put(tier->be, t->memory);
+    else
+        munmap(t->memory, t->bytes);
+}
+
+/* Gets the memory of one take; the list has room for it. */
+static sl_status get(sl_tier *tier, size_t bytes, const char *what, void **out) {
+    if (tier->device) return tier->device->take(tier->be, bytes, what, out);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return SL_FAIL(SL_ERR_NOMEM, "cpu tier: map %zu bytes for %s: %s", bytes, what,
+                       strerror(errno));
+    /* Weights and pages are read in long runs; fewer TLB misses. Advice only. */
+    (void)madvise(memory, bytes, MADV_HUGEPAGE);
+    *out = memory;
+    return SL_OK;
+}
+
 void sl_tier_close(sl_tier *tier) {
     if (!tier) return;
-    for (size_t i = 0; i < tier->n; i++) munmap(tier->all[i].memory, tier->all[i].bytes);
+    for (size_t i = 0; i < tier->n; i++) give_back(tier, &tier->all[i]);
     free(tier->all);
     free(tier);
 }
 
 static sl_status over_budget(const sl_tier *tier, size_t bytes, const char *what) {
     char want[32], used[32], budget[32];
-    return SL_FAIL(SL_ERR_NOMEM, "cpu tier: %s needs %s, but %s of the budget of %s are in use",
-                   what, sl_bytes_format(bytes, want, sizeof want),
+    return SL_FAIL(SL_ERR_NOMEM, "%s tier: %s needs %s, but %s of the budget of %s are in use",
+                   sl_tier_name(tier->kind), what, sl_bytes_format(bytes, want, sizeof want),
                    sl_bytes_format(tier->used_bytes, used, sizeof used),
                    sl_bytes_format(tier->budget_bytes, budget, sizeof budget));
 }
 
 sl_status sl_tier_take(sl_tier *tier, size_t bytes, const char *what, void **out) {
-    if (bytes == 0) return SL_FAIL(SL_ERR_ARG, "cpu tier: %s asks for zero bytes", what);
+    if (bytes == 0)
+        return SL_FAIL(SL_ERR_ARG, "%s tier: %s asks for zero bytes", sl_tier_name(tier->kind),
+                       what);
     size_t charged;
     SL_TRY(sl_size_add(bytes, SYSTEM_PAGE - 1, &charged));
     charged &= ~(size_t)(SYSTEM_PAGE - 1);
@@ -62,17 +100,14 @@ sl_status sl_tier_take(sl_tier *tier, size_t bytes, const char *what, void **out
     if (tier->n == tier->capacity) {
         const size_t more = tier->capacity ? 2 * tier->capacity : 64;
         taken *all = realloc(tier->all, more * sizeof *all);
-        if (!all) return SL_FAIL(SL_ERR_NOMEM, "cpu tier: out of host memory for %s", what);
+        if (!all)
+            return SL_FAIL(SL_ERR_NOMEM, "%s tier: out of host memory for %s",
+                           sl_tier_name(tier->kind), what);
         tier->all = all;
         tier->capacity = more;
     }
-    void *memory = mmap(NULL, charged, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        return SL_FAIL(SL_ERR_NOMEM, "cpu tier: map %zu bytes for %s: %s", charged, what,
-                       strerror(errno));
-    /* Weights and pages are read in long runs; fewer TLB misses. Advice only. */
-    (void)madvise(memory, charged, MADV_HUGEPAGE);
+    void *memory;
+    SL_TRY(get(tier, charged, what, &memory));
     tier->all[tier->n++] = (taken){memory, charged};
     tier->n_taken++;
     tier->used_bytes += charged;
@@ -84,7 +119,7 @@ sl_status sl_tier_take(sl_tier *tier, size_t bytes, const char *what, void **out
 void sl_tier_put(sl_tier *tier, void *memory) {
     for (size_t i = 0; memory && i < tier->n; i++) {
         if (tier->all[i].memory != memory) continue;
-        munmap(memory, tier->all[i].bytes);
+        give_back(tier, &tier->all[i]);
         tier->used_bytes -= tier->all[i].bytes;
         tier->all[i] = tier->all[--tier->n];
         return;
@@ -102,4 +137,7 @@ size_t sl_tier_peak_bytes(const sl_tier *tier) {
 }
 size_t sl_tier_n_taken(const sl_tier *tier) {
     return tier->n_taken;
+}
+sl_tier_kind sl_tier_get_kind(const sl_tier *tier) {
+    return tier->kind;
 }

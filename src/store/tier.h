@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "base/status.h"
+#include "store/device.h"
 
 typedef enum { SL_TIER_GPU, SL_TIER_CPU, SL_TIER_DISK, SL_TIER_COUNT } sl_tier_kind;
 
@@ -19,14 +20,18 @@ const char *sl_tier_name(sl_tier_kind kind); /* "gpu", "cpu", "disk" */
 /* Opens the host-memory tier.  The budget is a promise to the caller, memory is mapped as it is
  * asked for.  Errors: SL_ERR_ARG (zero budget), SL_ERR_NOMEM. */
 sl_status sl_tier_open_cpu(size_t budget_bytes, sl_tier **out);
+
+/* Opens the gpu tier over a device's pool, whose size is the budget.  Memory is not zeroed. */
+sl_status sl_tier_open_device(struct sl_backend *be, const sl_device_ops *device, sl_tier **out);
 void sl_tier_close(sl_tier *tier); /* releases all memory that the tier still holds */
 
-/* Takes `bytes` of zeroed, page-aligned memory; `what` names it in the error.  Untouched pages take
- * no memory from the system.  The pointer is valid until sl_tier_put() or sl_tier_close().
- * Errors: SL_ERR_NOMEM with what, the bytes wanted, in use and allowed. */
+/* Takes `bytes` of memory (host: zeroed, page-aligned); `what` names it in the error.  Untouched
+ * pages take no memory from the system.  The pointer is valid until sl_tier_put() or
+ * sl_tier_close(). Errors: SL_ERR_NOMEM with what, the bytes wanted, in use and allowed. */
 sl_status sl_tier_take(sl_tier *tier, size_t bytes, const char *what, void **out);
 void sl_tier_put(sl_tier *tier, void *memory);
 
+sl_tier_kind sl_tier_get_kind(const sl_tier *tier);
 size_t sl_tier_budget_bytes(const sl_tier *tier);
 size_t sl_tier_used_bytes(const sl_tier *tier);
 size_t sl_tier_peak_bytes(const sl_tier *tier);

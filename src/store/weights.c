@@ -4,50 +4,220 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "store/packed_file.h"
 
 typedef struct {
+    int layer; /* number in the model */
     sl_layout layout;
-    sl_slab *slabs; /* one per matrix piece, grouped by role in piece order */
+    unsigned char *home; /* [n_pieces] sl_tier_kind */
+    unsigned char *
+        *host;      /* [n_pieces] where a piece that is uploaded lies in host memory; NULL: not */
+    sl_slab *slabs; /* one per matrix piece, in piece order */
     sl_layer_weights view;
-} loaded_layer;
+    void *fast, *lower; /* pieces in the tier that computes, and in host memory beside a device */
+    size_t bytes[SL_TIER_COUNT]; /* pieces by home */
+} packed_layer;
+
+/* Half of a ring: the pieces of one layer. */
+typedef struct {
+    unsigned char *memory;
+    int index; /* of the layer in layer[]; -1: empty */
+} ring_half;
+
+enum { N_HALVES = 2 };
+
+typedef struct {
+    ring_half half[N_HALVES];
+    int next;
+} ring;
 
 struct sl_weights {
-    int first, last; /* decoder layers */
-    int n_layers;    /* of the model */
-    int n_loaded;    /* entries of layer[] */
+    sl_weights_options opt;
+    int n_layers; /* of the model */
     int has_embed, has_head;
-    loaded_layer *layer; /* [n_loaded]: the embedding if any, decoder layers, the head if any */
-    void **memory;       /* [n_loaded], from the tier; NULL for an empty layer */
-    sl_tier *tier;
-    size_t bytes;
+    sl_tier_kind fast; /* the tier that computes */
+    int n_packed;
+    packed_layer *layer; /* [n_packed]: the embedding if any, decoder layers, the head if any */
+    sl_weights_size size;
+    sl_tier *gpu, *cpu;
+    unsigned char *staging; /* pinned, while loading */
+    sl_packed_file *file;
+    ring host, device;
+    sl_disk_ticket *reading[N_HALVES]; /* [most pieces of a layer] by half; 0 once done */
+    int n_left[N_HALVES];              /* reads under way */
+    uint64_t uploaded_bytes;
 };
 
 static int index_of(const sl_weights *w, int layer) {
     if (layer == SL_LAYER_EMBED) return w->has_embed ? 0 : -1;
-    if (layer == w->n_layers) return w->has_head ? w->n_loaded - 1 : -1;
-    if (layer < w->first || layer >= w->last) return -1;
-    return w->has_embed + layer - w->first;
+    if (layer == w->n_layers) return w->has_head ? w->n_packed - 1 : -1;
+    if (layer < w->opt.first || layer >= w->opt.last) return -1;
+    return w->has_embed + layer - w->opt.first;
 }
 
 static int layer_of(const sl_weights *w, int index) {
     if (w->has_embed && index == 0) return SL_LAYER_EMBED;
-    if (w->has_head && index == w->n_loaded - 1) return w->n_layers;
-    return w->first + index - w->has_embed;
+    if (w->has_head && index == w->n_packed - 1) return w->n_layers;
+    return w->opt.first + index - w->has_embed;
 }
 
-/* Points the layer's view into its packed memory. */
-static sl_status make_view(loaded_layer *l, const unsigned char *memory) {
+static int is_decoder(const sl_weights *w, const packed_layer *l) {
+    return l->layer >= 0 && l->layer < w->n_layers;
+}
+
+static size_t piece_room(const sl_piece *p) {
+    return sl_align_up(p->bytes, SL_PACK_ALIGN);
+}
+
+/* Bytes of the layer that are uploaded before use. */
+static size_t upload_bytes(const sl_weights *w, const packed_layer *l) {
+    return w->opt.device ? l->bytes[SL_TIER_CPU] + l->bytes[SL_TIER_DISK] : 0;
+}
+
+/* Chooses homes and adds up sizes; embedding and head stay where they are computed with. */
+static sl_status lay_out(sl_weights *w, const sl_source *source) {
+    sl_place_carry carry = {{0}};
+    sl_shares all_fast = {{0}};
+    all_fast.frac[w->fast] = 1.0;
+    SL_TRY(sl_shares_check(&w->opt.shares, "weights"));
+    size_t most_fetched = 0, most_uploaded = 0;
+    for (int i = 0; i < w->n_packed; i++) {
+        packed_layer *l = &w->layer[i];
+        l->layer = layer_of(w, i);
+        SL_TRY(sl_layout_make_as(source, l->layer, !w->has_embed, w->opt.precision, &l->layout));
+        if (l->layout.n_pieces == 0)
+            continue; /* a tied head without a norm has nothing of its own */
+        l->home = calloc((size_t)l->layout.n_pieces, 1);
+        l->host = calloc((size_t)l->layout.n_pieces, sizeof *l->host);
+        if (!l->home || !l->host) return SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
+        sl_place_layer(&l->layout, is_decoder(w, l) ? &w->opt.shares : &all_fast, w->fast, &carry,
+                       l->home);
+        for (int p = 0; p < l->layout.n_pieces; p++) {
+            size_t *sum = &l->bytes[l->home[p]], *all = &w->size.resident_bytes[l->home[p]];
+            SL_TRY(sl_size_add(*sum, piece_room(&l->layout.pieces[p]), sum));
+            SL_TRY(sl_size_add(*all, piece_room(&l->layout.pieces[p]), all));
+        }
+        if (l->bytes[SL_TIER_DISK] > most_fetched) most_fetched = l->bytes[SL_TIER_DISK];
+        if (upload_bytes(w, l) > most_uploaded) most_uploaded = upload_bytes(w, l);
+    }
+    SL_TRY(sl_size_mul(N_HALVES, most_fetched, &w->size.ring_bytes[SL_TIER_CPU]));
+    return sl_size_mul(N_HALVES, most_uploaded, &w->size.ring_bytes[SL_TIER_GPU]);
+}
+
+static sl_status check_options(const sl_weights_options *o) {
+    const int n_layers = sl_source_config(o->source)->n_layers;
+    if (o->first < 0 || o->first >= o->last || o->last > n_layers)
+        return SL_FAIL(SL_ERR_ARG, "slice [%d, %d) of a model with %d layers", o->first, o->last,
+                       n_layers);
+    if (o->shares.frac[SL_TIER_DISK] > 0.0 && !o->disk_dir)
+        return SL_FAIL(SL_ERR_ARG,
+                       "%.3g of the weights are to live on disk, but no folder is given",
+                       o->shares.frac[SL_TIER_DISK]);
+    if (o->shares.frac[SL_TIER_GPU] > 0.0 && !o->device)
+        return SL_FAIL(SL_ERR_ARG,
+                       "%.3g of the weights are to live on the gpu, but the backend has "
+                       "no memory of its own",
+                       o->shares.frac[SL_TIER_GPU]);
+    return SL_OK;
+}
+
+static sl_status open_plan(const sl_weights_options *o, sl_weights **out) {
+    SL_TRY(check_options(o));
+    sl_status st = SL_OK;
+    sl_weights *w = calloc(1, sizeof *w);
+    if (!w) return SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
+    w->opt = *o;
+    w->opt.source = NULL;
+    w->fast = o->device ? SL_TIER_GPU : SL_TIER_CPU;
+    w->n_layers = sl_source_config(o->source)->n_layers;
+    w->has_embed = o->first == 0;
+    w->has_head = o->last == w->n_layers;
+    w->n_packed = o->last - o->first + w->has_embed + w->has_head;
+    for (int h = 0; h < N_HALVES; h++) w->host.half[h].index = w->device.half[h].index = -1;
+    w->layer = calloc((size_t)w->n_packed, sizeof *w->layer);
+    if (!w->layer) {
+        st = SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
+        goto fail;
+    }
+    SL_GO(lay_out(w, o->source));
+    *out = w;
+    return SL_OK;
+
+fail:
+    sl_weights_close(w);
+    return st;
+}
+
+sl_status sl_weights_measure(const sl_weights_options *options, sl_weights_size *out) {
+    sl_weights *w = NULL;
+    SL_TRY(open_plan(options, &w));
+    *out = w->size;
+    sl_weights_close(w);
+    return SL_OK;
+}
+
+/* Host memory that the device copies from or to. */
+static sl_status take_pinned(sl_weights *w, size_t bytes, const char *what, unsigned char **out) {
+    void *memory = NULL;
+    SL_TRY(sl_tier_take(w->cpu, bytes, what, &memory));
+    if (w->opt.device) {
+        memset(memory, 0, bytes); /* pinned once it is there */
+        const sl_status st = w->opt.device->pin(w->opt.be, memory, bytes);
+        if (st != SL_OK) {
+            sl_tier_put(w->cpu, memory);
+            return st;
+        }
+    }
+    *out = memory;
+    return SL_OK;
+}
+
+static void put_pinned(sl_weights *w, void *memory) {
+    if (!memory) return;
+    if (w->opt.device) w->opt.device->unpin(w->opt.be, memory);
+    sl_tier_put(w->cpu, memory);
+}
+
+/* Reads one piece to its place in the tier that computes. */
+static sl_status load_fast(sl_weights *w, const sl_source *source, const packed_layer *l, int p,
+                           unsigned char *dst) {
+    if (!w->opt.device) return sl_layout_read(source, &l->layout, p, dst);
+    const sl_device_ops *dev = w->opt.device;
+    SL_TRY(sl_layout_read(source, &l->layout, p, w->staging));
+    SL_TRY(dev->copy(w->opt.be, SL_STREAM_H2D, dst, w->staging, l->layout.pieces[p].bytes));
+    return dev->drain(w->opt.be); /* the staging buffer is used again */
+}
+
+static sl_status load_layer(sl_weights *w, const sl_source *source, packed_layer *l) {
     const int n_matrices = l->layout.n_pieces - l->layout.n_vectors;
+    if (l->layout.n_pieces == 0) return SL_OK;
     if (n_matrices > 0) {
         l->slabs = calloc((size_t)n_matrices, sizeof *l->slabs);
         if (!l->slabs) return SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
     }
+    if (l->bytes[w->fast])
+        SL_TRY(sl_tier_take(w->opt.device ? w->gpu : w->cpu, l->bytes[w->fast], "a layer's weights",
+                            &l->fast));
+    unsigned char *fast = l->fast, *lower = NULL;
+    if (w->opt.device && l->bytes[SL_TIER_CPU]) {
+        SL_TRY(take_pinned(w, l->bytes[SL_TIER_CPU], "a layer's weights", &lower));
+        l->lower = lower;
+    }
     int s = 0;
     for (int p = 0; p < l->layout.n_pieces; p++) {
         const sl_piece *piece = &l->layout.pieces[p];
-        const void *data = memory + piece->offset_bytes;
+        unsigned char *data = NULL;
+        if (l->home[p] == w->fast) {
+            data = fast;
+            fast += piece_room(piece);
+            SL_TRY(load_fast(w, source, l, p, data));
+        } else if (l->home[p] == SL_TIER_CPU) {
+            l->host[p] = lower;
+            lower += piece_room(piece);
+            SL_TRY(sl_layout_read(source, &l->layout, p, l->host[p]));
+        }
         if (sl_role_is_vector(piece->role)) {
-            l->view.vector[piece->role] = data;
+            l->view.vector[piece->role] = (const float *)(const void *)data;
             continue;
         }
         sl_weight *m = &l->view.matrix[piece->role];
@@ -62,45 +232,86 @@ static sl_status make_view(loaded_layer *l, const unsigned char *memory) {
     return SL_OK;
 }
 
-static sl_status load_layer(sl_weights *w, const sl_source *source, int index) {
-    loaded_layer *l = &w->layer[index];
-    const int layer = layer_of(w, index);
-    SL_TRY(sl_layout_make(source, layer, !w->has_embed, &l->layout));
-    if (l->layout.n_pieces == 0)
-        return SL_OK; /* a tied head without a norm has nothing of its own */
-    SL_TRY(sl_tier_take(w->tier, l->layout.bytes, "a layer's weights", &w->memory[index]));
-    unsigned char *memory = w->memory[index];
-    for (int p = 0; p < l->layout.n_pieces; p++)
-        SL_TRY(sl_layout_read(source, &l->layout, p, memory + l->layout.pieces[p].offset_bytes));
-    w->bytes += l->layout.bytes;
-    return make_view(l, memory);
+/* The packed file of the disk-homed pieces. */
+static sl_status open_file(sl_weights *w, const sl_source *source) {
+    sl_status st = SL_OK;
+    const size_t n = (size_t)w->n_packed;
+    sl_layout *layout = calloc(n, sizeof *layout);
+    const unsigned char **on_disk = calloc(n, sizeof *on_disk);
+    unsigned char **flags = calloc(n, sizeof *flags);
+    if (!layout || !on_disk || !flags) {
+        st = SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
+        goto done;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const packed_layer *l = &w->layer[i];
+        layout[i] = l->layout;
+        flags[i] = calloc((size_t)l->layout.n_pieces + 1, 1);
+        if (!flags[i]) {
+            st = SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
+            goto done;
+        }
+        for (int p = 0; p < l->layout.n_pieces; p++) flags[i][p] = l->home[p] == SL_TIER_DISK;
+        on_disk[i] = flags[i];
+    }
+    const sl_packed_wanted wanted = {source, w->n_packed, layout, on_disk};
+    st = sl_packed_open(w->opt.disk_dir, &wanted, w->opt.disk_budget_bytes, NULL, &w->file);
+
+done:
+    for (size_t i = 0; flags && i < n; i++) free(flags[i]);
+    free(flags);
+    free(on_disk);
+    free(layout);
+    return st;
 }
 
-sl_status sl_weights_open(const sl_source *source, int first, int last, sl_tier *tier,
-                          sl_weights **out) {
-    const sl_model_config *c = sl_source_config(source);
-    if (first < 0 || first >= last || last > c->n_layers)
-        return SL_FAIL(SL_ERR_ARG, "slice [%d, %d) of a model with %d layers", first, last,
-                       c->n_layers);
-    sl_status st = SL_OK;
-    sl_weights *w = calloc(1, sizeof *w);
-    if (!w) return SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
-    w->first = first;
-    w->last = last;
-    w->n_layers = c->n_layers;
-    w->has_embed = first == 0;
-    w->has_head = last == c->n_layers;
-    w->n_loaded = last - first + w->has_embed + w->has_head;
-    w->tier = tier;
-    w->layer = calloc((size_t)w->n_loaded, sizeof *w->layer);
-    w->memory = calloc((size_t)w->n_loaded, sizeof *w->memory);
-    if (!w->layer || !w->memory) {
-        st = SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
-        goto fail;
+static sl_status open_rings(sl_weights *w) {
+    int most_pieces = 1;
+    for (int i = 0; i < w->n_packed; i++)
+        if (w->layer[i].layout.n_pieces > most_pieces) most_pieces = w->layer[i].layout.n_pieces;
+    for (int h = 0; h < N_HALVES; h++) {
+        void *memory = NULL;
+        if (w->size.ring_bytes[SL_TIER_CPU]) {
+            SL_TRY(take_pinned(w, w->size.ring_bytes[SL_TIER_CPU] / N_HALVES,
+                               "the ring of weights from disk", &w->host.half[h].memory));
+            w->reading[h] = calloc((size_t)most_pieces, sizeof *w->reading[h]);
+            if (!w->reading[h]) return SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
+        }
+        if (w->size.ring_bytes[SL_TIER_GPU]) {
+            SL_TRY(sl_tier_take(w->gpu, w->size.ring_bytes[SL_TIER_GPU] / N_HALVES,
+                                "the ring of weights from the host", &memory));
+            w->device.half[h].memory = memory;
+        }
     }
-    for (int i = 0; i < w->n_loaded; i++) SL_GO(load_layer(w, source, i));
-    if (w->has_embed && w->has_head && c->tied_head)
-        w->layer[w->n_loaded - 1].view.matrix[SL_ROLE_HEAD] =
+    return SL_OK;
+}
+
+/* The largest piece that is loaded straight into device memory. */
+static size_t staging_bytes(const sl_weights *w) {
+    size_t most = 0;
+    for (int i = 0; i < w->n_packed; i++)
+        for (int p = 0; p < w->layer[i].layout.n_pieces; p++)
+            if (w->layer[i].home[p] == SL_TIER_GPU && w->layer[i].layout.pieces[p].bytes > most)
+                most = w->layer[i].layout.pieces[p].bytes;
+    return most;
+}
+
+sl_status sl_weights_open(const sl_weights_options *options, sl_tier *gpu, sl_tier *cpu,
+                          sl_weights **out) {
+    sl_status st = SL_OK;
+    sl_weights *w = NULL;
+    SL_TRY(open_plan(options, &w));
+    w->gpu = gpu;
+    w->cpu = cpu;
+    if (staging_bytes(w))
+        SL_GO(take_pinned(w, staging_bytes(w), "the loading buffer", &w->staging));
+    for (int i = 0; i < w->n_packed; i++) SL_GO(load_layer(w, options->source, &w->layer[i]));
+    put_pinned(w, w->staging);
+    w->staging = NULL;
+    if (w->size.resident_bytes[SL_TIER_DISK]) SL_GO(open_file(w, options->source));
+    SL_GO(open_rings(w));
+    if (w->has_embed && w->has_head && sl_source_config(options->source)->tied_head)
+        w->layer[w->n_packed - 1].view.matrix[SL_ROLE_HEAD] =
             w->layer[0].view.matrix[SL_ROLE_TOKEN_EMBED];
     *out = w;
     return SL_OK;
@@ -112,13 +323,22 @@ fail:
 
 void sl_weights_close(sl_weights *w) {
     if (!w) return;
-    for (int i = 0; i < w->n_loaded; i++) {
-        if (w->memory) sl_tier_put(w->tier, w->memory[i]);
-        if (!w->layer) continue;
-        sl_layout_free(&w->layer[i].layout);
-        free(w->layer[i].slabs);
+    sl_packed_close(w->file); /* waits for reads under way: the ring goes after it */
+    put_pinned(w, w->staging);
+    for (int h = 0; h < N_HALVES; h++) {
+        put_pinned(w, w->host.half[h].memory);
+        if (w->gpu) sl_tier_put(w->gpu, w->device.half[h].memory);
+        free(w->reading[h]);
     }
-    free(w->memory);
+    for (int i = 0; w->layer && i < w->n_packed; i++) {
+        packed_layer *l = &w->layer[i];
+        if (l->fast) sl_tier_put(w->opt.device ? w->gpu : w->cpu, l->fast);
+        put_pinned(w, l->lower);
+        sl_layout_free(&l->layout);
+        free(l->home);
+        free(l->host);
+        free(l->slabs);
+    }
     free(w->layer);
     free(w);
 }
@@ -128,22 +348,101 @@ const sl_layer_weights *sl_weights_layer(const sl_weights *w, int layer) {
     return index < 0 ? NULL : &w->layer[index].view;
 }
 
-size_t sl_weights_bytes(const sl_weights *w) {
-    return w->bytes;
+int sl_weights_is_on_disk(const sl_weights *w, int layer) {
+    const int index = index_of(w, layer);
+    return index >= 0 && w->layer[index].bytes[SL_TIER_DISK] > 0;
 }
 
-sl_status sl_weights_measure(const sl_source *source, int first, int last, size_t *bytes_out) {
-    const sl_model_config *c = sl_source_config(source);
-    size_t total = 0;
-    const int from = first == 0 ? SL_LAYER_EMBED : first;
-    const int to = last == c->n_layers ? c->n_layers + 1 : last;
-    for (int layer = from; layer < to; layer++) {
-        sl_layout layout;
-        SL_TRY(sl_layout_make(source, layer, first != 0, &layout));
-        const size_t bytes = layout.bytes;
-        sl_layout_free(&layout);
-        SL_TRY(sl_size_add(total, bytes, &total));
+int sl_weights_is_uploaded_layer(const sl_weights *w, int layer) {
+    const int index = index_of(w, layer);
+    return index >= 0 && upload_bytes(w, &w->layer[index]) > 0;
+}
+
+/* The half that holds a layer; -1 if none does. */
+static int half_of(const ring *r, int index) {
+    for (int h = 0; h < N_HALVES; h++)
+        if (r->half[h].index == index) return h;
+    return -1;
+}
+
+/* Gives the layer the place of the load before the last. */
+static int take_half(ring *r, int index) {
+    const int h = r->next;
+    r->next = (r->next + 1) % N_HALVES;
+    r->half[h].index = index;
+    return h;
+}
+
+sl_status sl_weights_fetch(sl_weights *w, int layer) {
+    const int index = index_of(w, layer);
+    if (index < 0 || w->layer[index].bytes[SL_TIER_DISK] == 0)
+        return SL_FAIL(SL_ERR_ARG, "layer %d has nothing on disk", layer);
+    if (half_of(&w->host, index) >= 0) return SL_OK;
+    if (w->n_left[w->host.next] > 0)
+        return SL_FAIL(SL_ERR_ARG, "layer %d is fetched into a place that is still being read into",
+                       layer);
+    const int h = take_half(&w->host, index);
+    packed_layer *l = &w->layer[index];
+    unsigned char *next = w->host.half[h].memory;
+    for (int p = l->layout.n_vectors; p < l->layout.n_pieces; p++) {
+        if (l->home[p] != SL_TIER_DISK) continue;
+        size_t offset, bytes;
+        SL_TRY(sl_packed_find(w->file, index, p, &offset, &bytes));
+        SL_TRY(sl_disk_read(sl_packed_disk(w->file), offset, bytes, next,
+                            &w->reading[h][w->n_left[h]]));
+        w->n_left[h]++;
+        if (w->opt.device)
+            l->host[p] = next;
+        else
+            l->slabs[p - l->layout.n_vectors].data = next;
+        next += bytes;
     }
-    *bytes_out = total;
     return SL_OK;
+}
+
+sl_status sl_weights_is_fetched(sl_weights *w, int layer, int *done_out) {
+    const int h = half_of(&w->host, index_of(w, layer));
+    if (h < 0) return SL_FAIL(SL_ERR_ARG, "layer %d has not been fetched", layer);
+    while (w->n_left[h] > 0) {
+        int done = 0;
+        SL_TRY(sl_disk_test(sl_packed_disk(w->file), w->reading[h][w->n_left[h] - 1], &done));
+        if (!done) break;
+        w->n_left[h]--;
+    }
+    *done_out = w->n_left[h] == 0;
+    return SL_OK;
+}
+
+sl_status sl_weights_upload(sl_weights *w, int layer, int *started_out) {
+    const int index = index_of(w, layer);
+    if (index < 0 || upload_bytes(w, &w->layer[index]) == 0)
+        return SL_FAIL(SL_ERR_ARG, "layer %d has nothing to upload", layer);
+    *started_out = 0;
+    if (half_of(&w->device, index) >= 0) return SL_OK;
+    const int h = take_half(&w->device, index);
+    packed_layer *l = &w->layer[index];
+    unsigned char *next = w->device.half[h].memory;
+    for (int p = l->layout.n_vectors; p < l->layout.n_pieces; p++) {
+        const sl_piece *piece = &l->layout.pieces[p];
+        if (l->home[p] == SL_TIER_GPU) continue;
+        SL_TRY(w->opt.device->copy(w->opt.be, SL_STREAM_H2D, next, l->host[p], piece->bytes));
+        l->slabs[p - l->layout.n_vectors].data = next;
+        next += piece_room(piece);
+        w->uploaded_bytes += piece->bytes;
+    }
+    *started_out = 1;
+    return SL_OK;
+}
+
+sl_weights_size sl_weights_bytes(const sl_weights *w) {
+    return w->size;
+}
+
+uint64_t sl_weights_uploaded_bytes(const sl_weights *w) {
+    return w->uploaded_bytes;
+}
+
+void sl_weights_disk_stats(const sl_weights *w, sl_disk_stats *out) {
+    *out = (sl_disk_stats){0};
+    if (w->file) sl_disk_get_stats(sl_packed_disk(w->file), out);
 }

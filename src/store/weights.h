@@ -1,8 +1,12 @@
-/* weights.h - the weights of a slice, packed layer by layer in a tier.
+/* weights.h - the weights of a slice: where each piece lives, and how it gets to where it is used.
  *
  * Layers are read from the source in a stream, piece by piece, straight into their packed place, so
- * the peak of host memory is the slice itself.
- * Layer: store.  May include: base, model.  Thread safety: immutable after open.
+ * the peak of host memory is what lives there.  Pieces that live in the tier that computes stay.
+ * The others pass through rings of two layers' worth: disk-homed pieces, which lie in one packed
+ * file that later runs use again, through a ring in host memory; with a device, these and the
+ * pieces of host memory through a ring in device memory.  So a layer's pieces arrive while the
+ * layer before is computed. Layer: store.  May include: base, model.  Thread safety: one thread per
+ * object.
  */
 #ifndef SL_STORE_WEIGHTS_H
 #define SL_STORE_WEIGHTS_H
@@ -12,6 +16,9 @@
 #include "base/status.h"
 #include "model/layout.h"
 #include "model/source.h"
+#include "store/device.h"
+#include "store/disk.h"
+#include "store/placement.h"
 #include "store/tier.h"
 
 /* A slab of rows of a weight matrix, as stored. */
@@ -39,21 +46,59 @@ typedef struct {
 
 typedef struct sl_weights sl_weights;
 
-/* Loads the decoder layers [first, last); with first == 0 also the embedding, with last == n_layers
- * also the final norm and head.  A tied head shares the embedding where the slice has both.
- * `tier` is borrowed until close.  Blocks on the disk.
- * Errors: SL_ERR_NOMEM (budget), SL_ERR_IO, SL_ERR_FORMAT. */
-sl_status sl_weights_open(const sl_source *source, int first, int last, sl_tier *tier,
+/* The decoder layers [first, last); with first == 0 also the embedding, with last == n_layers also
+ * the final norm and head, which live in the tier that computes.  A tied head shares the embedding
+ * where the slice has both. */
+typedef struct {
+    const sl_source *source; /* borrowed during the call */
+    int first, last;
+    sl_dtype precision;   /* as for sl_layout_make_as() */
+    sl_shares shares;     /* of the decoder matrices' bytes; gpu 0 without a device */
+    const char *disk_dir; /* existing folder of the packed file; borrowed; unused without disk */
+    size_t disk_budget_bytes;    /* of the disk tier */
+    struct sl_backend *be;       /* of `device`; borrowed until close */
+    const sl_device_ops *device; /* NULL: the host computes */
+} sl_weights_options;
+
+typedef struct {
+    size_t resident_bytes[SL_TIER_COUNT]; /* pieces by home; DISK: in the packed file */
+    size_t ring_bytes[SL_TIER_COUNT];     /* GPU: on the way from the host; CPU: from disk */
+} sl_weights_size;
+
+/* What open will take.  Pure, quick: reads nothing. */
+sl_status sl_weights_measure(const sl_weights_options *options, sl_weights_size *out);
+
+/* Loads the pieces that live in memory, makes or finds the packed file.  The tiers are borrowed
+ * until close; `gpu` is NULL without a device.  Blocks on disk and device. Errors: SL_ERR_NOMEM
+ * (budget), SL_ERR_IO, SL_ERR_FORMAT, SL_ERR_DEVICE. */
+sl_status sl_weights_open(const sl_weights_options *options, sl_tier *gpu, sl_tier *cpu,
                           sl_weights **out);
+/* Nothing may be under way on the device. */
 void sl_weights_close(sl_weights *weights);
 
-/* `layer` in [first, last), SL_LAYER_EMBED or n_layers; NULL if the slice does not have it. */
+/* `layer` in [first, last), SL_LAYER_EMBED or n_layers; NULL if the slice does not have it.  A
+ * layer that passes through a ring may be used between its load's end and the second load after it.
+ */
 const sl_layer_weights *sl_weights_layer(const sl_weights *weights, int layer);
 
-/* Packed bytes of the slice. */
-size_t sl_weights_bytes(const sl_weights *weights);
+/* Whether some of the decoder layer's pieces come from disk; whether some are uploaded. */
+int sl_weights_is_on_disk(const sl_weights *weights, int layer);
+int sl_weights_is_uploaded_layer(const sl_weights *weights, int layer);
 
-/* Packed bytes that a slice will take, without loading it. */
-sl_status sl_weights_measure(const sl_source *source, int first, int last, size_t *bytes_out);
+/* Starts reading a layer's disk-homed pieces into the host's ring; nothing to do when they are
+ * there or on their way.  The ring holds the two layers fetched last.  Errors: SL_ERR_IO. */
+sl_status sl_weights_fetch(sl_weights *weights, int layer);
+/* Whether a fetched layer is complete; never waits.  Errors: SL_ERR_IO (file, offset, reason). */
+sl_status sl_weights_is_fetched(sl_weights *weights, int layer, int *done_out);
+
+/* Queues the copies of a layer's pieces from host memory into the device's ring on H2D; its
+ * disk-homed pieces must have been fetched.  *started_out = 0 when they are there already. */
+sl_status sl_weights_upload(sl_weights *weights, int layer, int *started_out);
+
+sl_weights_size sl_weights_bytes(const sl_weights *weights);
+/* Bytes copied to the device since open, those of loading left out. */
+uint64_t sl_weights_uploaded_bytes(const sl_weights *weights);
+/* Zeros when nothing is on disk. */
+void sl_weights_disk_stats(const sl_weights *weights, sl_disk_stats *out);
 
 #endif

@@ -1,0 +1,34 @@
+#include "store/placement.h"
+
+#include <math.h>
+
+sl_status sl_shares_check(const sl_shares *s, const char *what) {
+    double sum = 0.0;
+    for (int t = 0; t < SL_TIER_COUNT; t++) {
+        if (!(s->frac[t] >= 0.0 && s->frac[t] <= 1.0))
+            return SL_FAIL(SL_ERR_ARG, "%s: share of the %s tier is %g, expected 0 to 1", what,
+                           sl_tier_name((sl_tier_kind)t), s->frac[t]);
+        sum += s->frac[t];
+    }
+    if (fabs(sum - 1.0) > 1e-6)
+        return SL_FAIL(SL_ERR_ARG, "%s: the shares of the tiers sum to %g, expected 1", what, sum);
+    return SL_OK;
+}
+
+void sl_place_layer(const sl_layout *layout, const sl_shares *shares, sl_tier_kind fast,
+                    sl_place_carry *carry, unsigned char *home_out) {
+    for (int p = 0; p < layout->n_pieces; p++) {
+        const sl_piece *piece = &layout->pieces[p];
+        home_out[p] = (unsigned char)fast;
+        if (sl_role_is_vector(piece->role)) continue;
+        /* Each tier is owed its share of this piece; who is owed most gets all of it. */
+        int best = -1;
+        for (int t = 0; t < SL_TIER_COUNT; t++) {
+            carry->owed_bytes[t] += shares->frac[t] * (double)piece->bytes;
+            if (shares->frac[t] == 0.0) continue;
+            if (best < 0 || carry->owed_bytes[t] > carry->owed_bytes[best]) best = t;
+        }
+        carry->owed_bytes[best] -= (double)piece->bytes;
+        home_out[p] = (unsigned char)best;
+    }
+}
