@@ -34,6 +34,16 @@ static sl_f16 round_up(float x) {
     return sl_f16_to_f32(h) < inside ? f16_above(h) : h;
 }
 
+void sl_pack_range(float low, float high, int bits, uint16_t pair_out[2]) {
+    const float top = (float)((1 << bits) - 1);
+    low += 0.0f; /* -0 becomes 0: which zero is found first must not show in the bytes */
+    high += 0.0f;
+    pair_out[1] = round_down(low);
+    const float min = sl_f16_to_f32(pair_out[1]);
+    /* Division by the count first: high - min may exceed float32's range. */
+    pair_out[0] = round_up(high / top - min / top);
+}
+
 void sl_pack_group(uint8_t *codes, uint16_t pair_out[2], const float *x, int bits, int n) {
     const int n_bytes = (n * bits + 7) / 8;
     const float top = (float)((1 << bits) - 1);
@@ -50,11 +60,8 @@ void sl_pack_group(uint8_t *codes, uint16_t pair_out[2], const float *x, int bit
         pair_out[1] = 0x7e00; /* NaN */
         return;
     }
-    pair_out[1] = round_down(low);
-    const float min = sl_f16_to_f32(pair_out[1]);
-    /* Division by the count first: high - min may exceed float32's range. */
-    pair_out[0] = round_up(high / top - min / top);
-    const float step = sl_f16_to_f32(pair_out[0]);
+    sl_pack_range(low, high, bits, pair_out);
+    const float step = sl_f16_to_f32(pair_out[0]), min = sl_f16_to_f32(pair_out[1]);
     for (int i = 0; i < n && step > 0.0f; i++) {
         float code = rintf((x[i] - min) / step);
         code = code < 0.0f ? 0.0f : code > top ? top : code;

@@ -42,6 +42,10 @@ static inline int sl_pack_groups(int64_t cols) {
  *   pair_out  step, min: the bits of f16 */
 void sl_pack_group(uint8_t *codes, uint16_t pair_out[2], const float *x, int bits, int n);
 
+/* Step and minimum of a group whose least and greatest values are low and high, both finite.  They
+ * do not depend on the sign of a zero. */
+void sl_pack_range(float low, float high, int bits, uint16_t pair_out[2]);
+
 /* y[i] = code i * step + min, i < n.  The product is exact in float32, so only the sum rounds. */
 void sl_unpack_group(float *y, const uint8_t *codes, const uint16_t pair[2], int bits, int n);
 
