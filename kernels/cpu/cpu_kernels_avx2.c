@@ -15,40 +15,16 @@ const sl_cpu_kernels *sl_cpu_kernels_avx2(void) {
 #include <string.h>
 
 #include "base/half.h"
-#include "cpu/cpu_simd.h"
+#include "cpu/cpu_simd_avx2.h"
+#include "model/pack.h"
 #include "model/quant.h"
 
-#define AVX2   __attribute__((target("avx2,fma,f16c")))
-#define INLINE static inline __attribute__((always_inline)) AVX2
-
 enum {
-    LANES = 8,
     CHUNK = 16, /* bytes of a row that are transposed at a time */
     BLOCK = 6   /* rows: 6 x 2 sums + 2 weights + 1 broadcast = 15 of 16 registers */
 };
 
 /* ---- expansion: 8 rows at a time, transposed in the narrow type ---- */
-
-/* Register r of the four holds, in its 128-bit lane i, 16 bytes of row 4i + r: after interleaving
- * the registers, lane i has rows 4i .. 4i+3 side by side, and the lanes are in row order. */
-INLINE void load_rows(__m256i z[4], const char *const row[LANES], size_t offset) {
-    SL_UNROLL
-    for (int r = 0; r < 4; r++)
-        z[r] = _mm256_inserti128_si256(
-            _mm256_castsi128_si256(
-                _mm_loadu_si128((const __m128i *)(const void *)(row[r] + offset))),
-            _mm_loadu_si128((const __m128i *)(const void *)(row[4 + r] + offset)), 1);
-}
-
-/* 4 columns of float32 */
-INLINE void transpose_f32(__m256 column[4], const __m256i z[4]) {
-    const __m256i a = _mm256_unpacklo_epi32(z[0], z[1]), b = _mm256_unpacklo_epi32(z[2], z[3]);
-    const __m256i c = _mm256_unpackhi_epi32(z[0], z[1]), d = _mm256_unpackhi_epi32(z[2], z[3]);
-    column[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi64(a, b));
-    column[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi64(a, b));
-    column[2] = _mm256_castsi256_ps(_mm256_unpacklo_epi64(c, d));
-    column[3] = _mm256_castsi256_ps(_mm256_unpackhi_epi64(c, d));
-}
 
 INLINE __m256 widen(__m128i half, int is_bf16) {
     if (!is_bf16) return _mm256_cvtph_ps(half);
@@ -65,7 +41,7 @@ INLINE void store_columns(float *panel, __m256i pair, int is_bf16) {
 INLINE void expand_chunk(float *panel, const __m256i z[4], sl_dtype dtype) {
     if (dtype == SL_DTYPE_F32) {
         __m256 column[4];
-        transpose_f32(column, z);
+        transpose_dwords(column, z);
         SL_UNROLL
         for (int i = 0; i < 4; i++) _mm256_store_ps(panel + i * SL_STRIP, column[i]);
         return;
@@ -114,13 +90,6 @@ INLINE void transpose_bytes(__m256i bytes[4], const __m256i z[4]) {
     bytes[1] = _mm256_permutevar8x32_epi32(_mm256_unpackhi_epi16(a, b), by_byte);
     bytes[2] = _mm256_permutevar8x32_epi32(_mm256_unpacklo_epi16(c, d), by_byte);
     bytes[3] = _mm256_permutevar8x32_epi32(_mm256_unpackhi_epi16(c, d), by_byte);
-}
-
-/* Each row's half at `offset`. */
-INLINE __m256 gather_halves(const char *const row[LANES], size_t offset) {
-    uint16_t half[LANES];
-    for (int i = 0; i < LANES; i++) memcpy(&half[i], row[i] + offset, sizeof half[i]);
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)half));
 }
 
 /* Q4_0: (q - 8) d, as one fma it is the same number; Q4_1: q d + m.  Element i < 16 is the low
@@ -227,7 +196,7 @@ AVX2 static void avx2_pack(float *to, const float *x, int ldx, int n_rows, int n
             __m256i z[4];
             __m256 column[4];
             load_rows(z, row, (size_t)k * sizeof *x);
-            transpose_f32(column, z);
+            transpose_dwords(column, z);
             for (int i = 0; i < 4; i++) _mm256_storeu_ps(to + (k + i) * n_rows + m, column[i]);
         }
         for (; k < n_k; k++)
@@ -239,10 +208,6 @@ AVX2 static void avx2_pack(float *to, const float *x, int ldx, int n_rows, int n
 }
 
 /* ---- products: n_rows is a constant at each call, so the sums stay in registers ---- */
-
-INLINE __m256i first_lanes(int n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
 
 /* Half a strip.  x[m * row_stride + k * k_stride]; row_stride is a constant, too. */
 INLINE void block(float *y, int ldy, const float *x, int row_stride, int k_stride,
@@ -371,18 +336,6 @@ INLINE __m256 exp_lanes(__m256 x) {
     const __m256i power =
         _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     return _mm256_andnot_ps(is_zero, _mm256_mul_ps(e, _mm256_castsi256_ps(power)));
-}
-
-INLINE float reduce_max(__m256 v) {
-    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-    return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
-}
-
-INLINE float reduce_add(__m256 v) {
-    __m128 m = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    m = _mm_add_ps(m, _mm_movehl_ps(m, m));
-    return _mm_cvtss_f32(_mm_add_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
 
 AVX2 static float avx2_softmax(float *s, int first, int last, float *max, float *sum) {

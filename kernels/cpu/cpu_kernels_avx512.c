@@ -14,45 +14,17 @@ const sl_cpu_kernels *sl_cpu_kernels_avx512(void) {
 #include <stdint.h>
 #include <string.h>
 
-#include "cpu/cpu_simd.h"
+#include "cpu/cpu_simd_avx512.h"
+#include "model/pack.h"
 #include "model/quant.h"
 
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
-#define INLINE static inline __attribute__((always_inline)) AVX512
-
-enum { LANES = 16, CHUNK = 16 /* bytes of a row that are transposed at a time */ };
+enum { CHUNK = 16 /* bytes of a row that are transposed at a time */ };
 
 /* ---- expansion: 16 rows at a time, transposed in the narrow type ---- */
 
-/* Register r of the four holds, in its 128-bit lane i, 16 bytes of row 4i + r: after interleaving
- * the registers, lane i has rows 4i .. 4i+3 side by side, and the lanes are in row order. */
-INLINE void load_rows(__m512i z[4], const char *const row[LANES], size_t offset) {
-    SL_UNROLL
-    for (int r = 0; r < 4; r++) {
-        __m512i v = _mm512_castsi128_si512(
-            _mm_loadu_si128((const __m128i *)(const void *)(row[r] + offset)));
-        v = _mm512_mask_broadcast_i32x4(
-            v, 0x00f0, _mm_loadu_si128((const __m128i *)(const void *)(row[4 + r] + offset)));
-        v = _mm512_mask_broadcast_i32x4(
-            v, 0x0f00, _mm_loadu_si128((const __m128i *)(const void *)(row[8 + r] + offset)));
-        z[r] = _mm512_mask_broadcast_i32x4(
-            v, 0xf000, _mm_loadu_si128((const __m128i *)(const void *)(row[12 + r] + offset)));
-    }
-}
-
-/* 4 columns of float32 */
-INLINE void transpose_f32(__m512 column[4], const __m512i z[4]) {
-    const __m512i a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpacklo_epi32(z[2], z[3]);
-    const __m512i c = _mm512_unpackhi_epi32(z[0], z[1]), d = _mm512_unpackhi_epi32(z[2], z[3]);
-    column[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(a, b));
-    column[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(a, b));
-    column[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi64(c, d));
-    column[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi64(c, d));
-}
-
 INLINE void expand_chunk_f32(float *panel, const __m512i z[4]) {
     __m512 column[4];
-    transpose_f32(column, z);
+    transpose_dwords(column, z);
     SL_UNROLL
     for (int i = 0; i < 4; i++) _mm512_store_ps(panel + i * SL_STRIP, column[i]);
 }
@@ -122,17 +94,6 @@ INLINE void transpose_bytes(__m512i bytes[4], const __m512i z[4]) {
     bytes[1] = _mm512_permutexvar_epi32(by_byte, _mm512_unpackhi_epi16(a, b));
     bytes[2] = _mm512_permutexvar_epi32(by_byte, _mm512_unpacklo_epi16(c, d));
     bytes[3] = _mm512_permutexvar_epi32(by_byte, _mm512_unpackhi_epi16(c, d));
-}
-
-/* The first four bytes of each row's block: step, and what follows it. */
-INLINE __m512i gather_heads(const char *const row[LANES], size_t offset) {
-    int32_t head[LANES];
-    for (int i = 0; i < LANES; i++) memcpy(&head[i], row[i] + offset, sizeof head[i]);
-    return _mm512_loadu_si512(head);
-}
-
-INLINE __m512 halves_to_float(__m512i low_halves) {
-    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(low_halves));
 }
 
 /* Q4_0: (q - 8) d, as one fma it is the same number; Q4_1: q d + m.  Element i < 16 is the low
@@ -239,7 +200,7 @@ AVX512 static void avx512_pack(float *to, const float *x, int ldx, int n_rows, i
         __m512i z[4];
         __m512 column[4];
         load_rows(z, row, (size_t)k * sizeof *x);
-        transpose_f32(column, z);
+        transpose_dwords(column, z);
         SL_UNROLL
         for (int i = 0; i < 4; i++) _mm512_mask_storeu_ps(to + i * n_rows, mask, column[i]);
     }
