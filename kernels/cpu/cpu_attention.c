@@ -149,6 +149,40 @@ static void prefetch_head(const attention *a, const sl_segment *segment, int kv_
     }
 }
 
+/* One head's codes and pairs in a page of a group format. */
+static sl_cpu_group_rows group_rows(const sl_kv_format *format, const char *head) {
+    const size_t row_bytes = sl_kv_row_bytes(format);
+    const uint8_t *codes = (const uint8_t *)head;
+    return (sl_cpu_group_rows){.codes = codes,
+                               .code_stride = row_bytes,
+                               .pairs = codes + SL_PAGE_TOKENS * row_bytes,
+                               .pair_stride = (size_t)sl_kv_groups(format) * 4,
+                               .bits = sl_dtype_group_bits(format->dtype)};
+}
+
+/* Keys and values of one head of a page, whose first n_valid tokens are there, as panels. */
+static void expand_head(const attention *a, const workspace *ws, const char *keys, int n_valid) {
+    const sl_kv_format *format = &a->cache->format;
+    const int head_dim = format->head_dim, is_grouped = sl_dtype_group_bits(format->dtype) != 0;
+    const char *values = keys + format->half_bytes;
+    const sl_cpu_group_rows key_rows = group_rows(format, keys);
+    for (int d0 = 0; d0 < head_dim; d0 += SL_PANEL_DEPTH) {
+        const int n_d = head_dim - d0 < SL_PANEL_DEPTH ? head_dim - d0 : SL_PANEL_DEPTH;
+        float *panel = ws->keys + (size_t)d0 * SL_STRIP;
+        if (is_grouped)
+            a->kernels->expand_groups(panel, &key_rows, n_valid, d0, n_d);
+        else
+            a->kernels->expand(panel, keys, format->dtype, key_rows.code_stride, n_valid, d0, n_d,
+                               ws->scratch);
+    }
+    if (is_grouped) {
+        const sl_cpu_group_rows value_rows = group_rows(format, values);
+        a->kernels->group_values(ws->values, &value_rows, head_dim, n_valid);
+    } else {
+        a->kernels->values(ws->values, values, format->dtype, head_dim, n_valid);
+    }
+}
+
 static void attend_tile(const attention *a, const row_tile *tile, int kv_head, float *own) {
     const sl_kv_format *format = &a->cache->format;
     const sl_segment *segment = &a->rows->segment[tile->segment];
@@ -165,17 +199,11 @@ static void attend_tile(const attention *a, const row_tile *tile, int kv_head, f
     const int position0 = segment->position0 + tile->row0; /* of the tile's first row */
     const int end = position0 + tile->n_rows;
     const int start = a->window > 0 && position0 >= a->window ? position0 + 1 - a->window : 0;
-    const size_t row_bytes = (size_t)head_dim * sl_dtype_block_bytes(format->dtype);
     for (int base = start - start % SL_PAGE_TOKENS; base < end; base += SL_PAGE_TOKENS) {
         const int n_valid = end - base < SL_PAGE_TOKENS ? end - base : SL_PAGE_TOKENS;
         const char *keys = head_keys(a, segment, kv_head, base);
         if (base + SL_PAGE_TOKENS < end) prefetch_head(a, segment, kv_head, base + SL_PAGE_TOKENS);
-        for (int d0 = 0; d0 < head_dim; d0 += SL_PANEL_DEPTH) {
-            const int n_d = head_dim - d0 < SL_PANEL_DEPTH ? head_dim - d0 : SL_PANEL_DEPTH;
-            a->kernels->expand(ws.keys + (size_t)d0 * SL_STRIP, keys, format->dtype, row_bytes,
-                               n_valid, d0, n_d, ws.scratch);
-        }
-        a->kernels->values(ws.values, keys + format->half_bytes, format->dtype, head_dim, n_valid);
+        expand_head(a, &ws, keys, n_valid);
         for (int i = 0; i < n_groups; i++) {
             const int q0 = group_start(i, n_groups, n_queries);
             const int n = group_start(i + 1, n_groups, n_queries) - q0;
@@ -271,27 +299,50 @@ typedef struct {
     const sl_rows *rows;
 } appending;
 
+/* sl_kv_put() of a group format, by the vector kernels. */
+static void put_groups(const appending *a, char *head, int token, const float *x) {
+    const sl_kv_format *format = &a->cache->format;
+    const int bits = sl_dtype_group_bits(format->dtype), n_groups = sl_kv_groups(format);
+    const size_t row_bytes = sl_kv_row_bytes(format);
+    uint8_t *codes = (uint8_t *)head + (size_t)token * row_bytes;
+    char *pairs =
+        head + SL_PAGE_TOKENS * row_bytes + (size_t)token * (size_t)n_groups * 2 * sizeof(uint16_t);
+    for (int g = 0; g < n_groups; g++) {
+        const int at = g * SL_GROUP_ELEMS, left = format->head_dim - at;
+        uint16_t pair[2];
+        a->kernels->pack_group(codes + at * bits / 8, pair, x + at, bits,
+                               left < SL_GROUP_ELEMS ? left : SL_GROUP_ELEMS);
+        memcpy(pairs + (size_t)g * sizeof pair, pair, sizeof pair);
+    }
+}
+
+static void put_token(const appending *a, char *head, int token, const float *x) {
+    const sl_kv_format *format = &a->cache->format;
+    char *row = head + (size_t)token * sl_kv_row_bytes(format);
+    if (format->dtype == SL_DTYPE_F16)
+        a->kernels->to_f16(row, x, format->head_dim);
+    else if (format->dtype == SL_DTYPE_F32)
+        memcpy(row, x, (size_t)format->head_dim * sizeof *x);
+    else
+        put_groups(a, head, token, x);
+}
+
 static void append_rows(void *context, int begin, int end, int thread) {
     (void)thread;
     const appending *a = context;
     const sl_kv_format *format = &a->cache->format;
-    const int head_dim = format->head_dim;
-    const size_t token_bytes = (size_t)head_dim * sl_dtype_block_bytes(format->dtype);
     for (int r = begin; r < end; r++) {
         const sl_segment *segment = segment_of(a->rows, r);
         const int position = segment->position0 + r - segment->row0;
-        char *token = (char *)a->cache->base +
-                      (size_t)segment->pages[position / SL_PAGE_TOKENS] * format->page_bytes +
-                      (size_t)(position % SL_PAGE_TOKENS) * token_bytes;
-        for (int h = 0; h < format->n_kv_heads; h++, token += format->head_bytes) {
-            const size_t from = (size_t)r * (size_t)a->ld + (size_t)h * (size_t)head_dim;
-            if (format->dtype == SL_DTYPE_F16) {
-                a->kernels->to_f16(token, a->k + from, head_dim);
-                a->kernels->to_f16(token + format->half_bytes, a->v + from, head_dim);
-            } else {
-                memcpy(token, a->k + from, token_bytes);
-                memcpy(token + format->half_bytes, a->v + from, token_bytes);
-            }
+        const int token = position % SL_PAGE_TOKENS;
+        char *keys = (char *)a->cache->base +
+                     (size_t)segment->pages[position / SL_PAGE_TOKENS] * format->page_bytes;
+        size_t from = (size_t)r * (size_t)a->ld;
+        for (int h = 0; h < format->n_kv_heads; h++) {
+            put_token(a, keys, token, a->k + from);
+            put_token(a, keys + format->half_bytes, token, a->v + from);
+            keys += format->head_bytes;
+            from += (size_t)format->head_dim;
         }
     }
 }

@@ -118,10 +118,6 @@ static sl_status linear(sl_backend *be, void *y, int ldy, const void *x, const s
     sl_cpu *cpu = sl_cpu_of(be);
     SL_TRY(sl_cpu_check_linear(y, ldy, x, w, n_rows));
     if (n_rows == 0) return SL_OK;
-    for (int s = 0; s < w->n_slabs && !cpu->reference; s++)
-        if (sl_dtype_group_bits(w->slabs[s].dtype))
-            return SL_FAIL(SL_ERR_ARG, "linear: the blocked product reads no %s weights",
-                           sl_dtype_name(w->slabs[s].dtype));
     if (!cpu->reference) return sl_cpu_linear(cpu, y, ldy, x, w, bias, n_rows, accumulate);
     SL_TRY(sl_cpu_reserve(&cpu->shared, (size_t)w->cols * sizeof(float), "a weight row"));
     sl_cpu_reference_linear(y, ldy, x, w, bias, n_rows, accumulate, cpu->shared.data);

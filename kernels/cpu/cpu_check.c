@@ -100,8 +100,9 @@ sl_status sl_cpu_check_rope(const void *x, int ldx, int n_heads, int head_dim,
 static sl_status check_cache(const char *op, const sl_kv_view *cache) {
     if (!cache || !cache->base) return SL_FAIL(SL_ERR_ARG, "%s without a cache", op);
     const sl_kv_format *f = &cache->format;
-    if ((f->dtype != SL_DTYPE_F16 && f->dtype != SL_DTYPE_F32) || f->n_kv_heads < 1 ||
-        f->head_dim < 1 || f->head_dim > SL_MAX_HEAD_DIM)
+    const int is_plain = f->dtype == SL_DTYPE_F16 || f->dtype == SL_DTYPE_F32;
+    if ((!is_plain && !sl_dtype_group_bits(f->dtype)) || f->n_kv_heads < 1 || f->head_dim < 1 ||
+        f->head_dim > SL_MAX_HEAD_DIM)
         return SL_FAIL(SL_ERR_ARG, "%s: a cache of %s with %d heads of %d", op,
                        sl_dtype_name(f->dtype), f->n_kv_heads, f->head_dim);
     const sl_kv_format made = sl_kv_format_make(f->dtype, f->n_kv_heads, f->head_dim);

@@ -13,6 +13,7 @@
  * M = 8: 174 to 62, 32: 261 to 158, 128: 323 to 263, 512: 317 to 315. */
 #include "base/bytes.h"
 #include "cpu/cpu_ops.h"
+#include "model/pack.h"
 
 typedef struct {
     const sl_cpu *cpu;
@@ -54,6 +55,24 @@ static int slab_strips(const sl_slab *slab) {
     return (slab->n_rows + SL_STRIP - 1) / SL_STRIP;
 }
 
+/* Columns [k0, k0 + n_k) of n rows from `first` of a slab. */
+static void expand_rows(const sl_cpu_kernels *kernels, float *panel, const sl_slab *slab, int first,
+                        int n, int k0, int n_k, float *scratch) {
+    const uint8_t *stored = (const uint8_t *)slab->data + (size_t)first * slab->row_bytes;
+    const int bits = sl_dtype_group_bits(slab->dtype);
+    if (!bits) {
+        kernels->expand(panel, stored, slab->dtype, slab->row_bytes, n, k0, n_k, scratch);
+        return;
+    }
+    const sl_cpu_group_rows rows = {.codes = stored,
+                                    .code_stride = slab->row_bytes,
+                                    .pairs = stored +
+                                             sl_pack_code_bytes(slab->dtype, (size_t)slab->cols),
+                                    .pair_stride = slab->row_bytes,
+                                    .bits = bits};
+    kernels->expand_groups(panel, &rows, n, k0, n_k);
+}
+
 static void compute_strip(void *context, int strip, int thread) {
     const product *p = context;
     const sl_cpu_kernels *kernels = p->cpu->kernels;
@@ -61,14 +80,13 @@ static void compute_strip(void *context, int strip, int thread) {
     while (strip >= slab_strips(slab)) strip -= slab_strips(slab++);
     const int first = strip * SL_STRIP; /* row of the slab */
     const int n = slab->n_rows - first < SL_STRIP ? slab->n_rows - first : SL_STRIP;
-    const void *stored = (const char *)slab->data + (size_t)first * slab->row_bytes;
     float *y = p->y + slab->row0 + first;
 
     float *panel = sl_cpu_own(p->cpu, thread);
     float *scratch = panel + SL_PANEL_DEPTH * SL_STRIP;
     for (int k0 = 0; k0 < p->w->cols; k0 += SL_PANEL_DEPTH) {
         const int n_k = panel_depth(p, k0);
-        kernels->expand(panel, stored, slab->dtype, slab->row_bytes, n, k0, n_k, scratch);
+        expand_rows(kernels, panel, slab, first, n, k0, n_k, scratch);
         for (int t = 0; t < p->n_tiles; t++) {
             const int row0 = tile_row0(p, t);
             kernels->multiply(y + (size_t)row0 * (size_t)p->ldy, p->ldy, packed_tile(p, k0, row0),

@@ -11,8 +11,10 @@
 #define SL_CPU_KERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/dtype.h"
+#include "cpu/cpu_groups.h"
 
 enum {
     SL_STRIP = 32,       /* outputs of a strip: two AVX-512 registers; SL_PAGE_TOKENS keys */
@@ -27,11 +29,16 @@ typedef struct {
     const char *name;
 
     /* panel[k][n] = element (n, k0 + k) of n_rows <= SL_STRIP stored rows; anything for n >=
-     * n_rows. panel    float32, [n_k, SL_STRIP], 64-byte aligned;  n_k <= SL_PANEL_DEPTH data rows
-     * in `dtype`, row_bytes apart;  k0: a multiple of SL_PANEL_DEPTH scratch  float32,
-     * [SL_EXPAND_SCRATCH], 64-byte aligned */
+     * n_rows.
+     *   panel    float32, [n_k, SL_STRIP], 64-byte aligned;  n_k <= SL_PANEL_DEPTH
+     *   data     rows in `dtype`, no group format, row_bytes apart;  k0: a multiple of
+     *            SL_PANEL_DEPTH
+     *   scratch  float32, [SL_EXPAND_SCRATCH], 64-byte aligned */
     void (*expand)(float *panel, const void *data, sl_dtype dtype, size_t row_bytes, int n_rows,
                    int k0, int n_k, float *scratch);
+
+    /* The same of rows in a group format. */
+    void (*expand_groups)(float *panel, const sl_cpu_group_rows *rows, int n_rows, int k0, int n_k);
 
     /* to[k][m] = x[m, k] for m < n_rows <= SL_TILE, k < n_k: the form that multiply() takes.
      *   to  [n_k, n_rows];  x: [n_rows, ldx], the first n_k of each row */
@@ -51,6 +58,9 @@ typedef struct {
      *   src      F16 or F32, [SL_PAGE_TOKENS, head_dim]; only the first n_valid tokens are read */
     void (*values)(float *panels, const void *src, sl_dtype dtype, int head_dim, int n_valid);
 
+    /* The same of a page in a group format: row j has token j. */
+    void (*group_values)(float *panels, const sl_cpu_group_rows *rows, int head_dim, int n_valid);
+
     /* One block of the online softmax: s[j] = exp(s[j] - max') for first <= j < last, else 0,
      * where max' = max(*max, s[first..last)).  Updates *max and *sum, returns exp(max - max'), by
      * which what was accumulated before is to be scaled.  s: [SL_STRIP]; last > first. */
@@ -58,6 +68,9 @@ typedef struct {
 
     /* y[i] = x[i] as binary16, to nearest even.  y: unaligned is fine. */
     void (*to_f16)(void *y, const float *x, int n);
+
+    /* sl_pack_group() to the byte. */
+    void (*pack_group)(uint8_t *codes, uint16_t pair_out[2], const float *x, int bits, int n);
 
     /* y[i] = g[i] / (1 + exp(-g[i])) * u[i]; u may be NULL (1).  y may be g. */
     void (*silu)(float *y, const float *g, const float *u, int n);

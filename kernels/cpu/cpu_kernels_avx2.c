@@ -390,12 +390,15 @@ const sl_cpu_kernels *sl_cpu_kernels_avx2(void) {
     static const sl_cpu_kernels kernels = {
         .name = "avx2",
         .expand = avx2_expand,
+        .expand_groups = sl_cpu_expand_groups_avx2,
         .pack = avx2_pack,
         .multiply = avx2_multiply,
         .mix = avx2_mix,
         .values = avx2_values,
+        .group_values = sl_cpu_group_values_avx2,
         .softmax = avx2_softmax,
         .to_f16 = avx2_to_f16,
+        .pack_group = sl_cpu_pack_group_avx2,
         .silu = avx2_silu,
     };
     /* Every processor with AVX2 has F16C, which clang 14 cannot be asked about. */

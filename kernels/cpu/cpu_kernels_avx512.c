@@ -353,12 +353,15 @@ const sl_cpu_kernels *sl_cpu_kernels_avx512(void) {
     static const sl_cpu_kernels kernels = {
         .name = "avx512",
         .expand = avx512_expand,
+        .expand_groups = sl_cpu_expand_groups_avx512,
         .pack = avx512_pack,
         .multiply = avx512_multiply,
         .mix = avx512_mix,
         .values = avx512_values,
+        .group_values = sl_cpu_group_values_avx512,
         .softmax = avx512_softmax,
         .to_f16 = avx512_to_f16,
+        .pack_group = sl_cpu_pack_group_avx512,
         .silu = avx512_silu,
     };
     const int has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

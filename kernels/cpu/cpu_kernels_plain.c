@@ -4,6 +4,7 @@
 
 #include "base/half.h"
 #include "cpu/cpu_kernels.h"
+#include "model/pack.h"
 #include "model/quant.h"
 
 static void plain_expand(float *panel, const void *data, sl_dtype dtype, size_t row_bytes,
@@ -95,12 +96,15 @@ const sl_cpu_kernels *sl_cpu_kernels_plain(void) {
     static const sl_cpu_kernels kernels = {
         .name = "c",
         .expand = plain_expand,
+        .expand_groups = sl_cpu_expand_groups_plain,
         .pack = plain_pack,
         .multiply = plain_multiply,
         .mix = plain_mix,
         .values = plain_values,
+        .group_values = sl_cpu_group_values_plain,
         .softmax = plain_softmax,
         .to_f16 = plain_to_f16,
+        .pack_group = sl_pack_group,
         .silu = plain_silu,
     };
     return &kernels;

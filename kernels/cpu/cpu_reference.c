@@ -3,7 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/half.h"
 #include "model/quant.h"
 
 void sl_cpu_reference_norm(float *y, const float *x, const float *gain, const float *bias,
@@ -68,22 +67,14 @@ void sl_cpu_reference_rope(float *x, int ldx, int n_heads, int head_dim, const f
     }
 }
 
-/* Element d of token `position` of kv head `head`; is_value picks the half of the page. */
-static double cached(const sl_kv_view *cache, const sl_segment *segment, int position, int head,
-                     int is_value, int d) {
+/* x = token `position` of kv head `head`; is_value picks the half of the page.  x: [head_dim] */
+static void cached(float *x, const sl_kv_view *cache, const sl_segment *segment, int position,
+                   int head, int is_value) {
     const sl_kv_format *f = &cache->format;
     const char *page = (const char *)cache->base +
-                       (size_t)segment->pages[position / SL_PAGE_TOKENS] * f->page_bytes +
-                       (is_value ? f->half_bytes : 0) + (size_t)head * f->head_bytes;
-    const size_t i = (size_t)(position % SL_PAGE_TOKENS) * (size_t)f->head_dim + (size_t)d;
-    if (f->dtype == SL_DTYPE_F32) {
-        float v;
-        memcpy(&v, page + i * sizeof v, sizeof v);
-        return v;
-    }
-    sl_f16 h;
-    memcpy(&h, page + i * sizeof h, sizeof h);
-    return sl_f16_to_f32(h);
+                       (size_t)segment->pages[position / SL_PAGE_TOKENS] * f->page_bytes;
+    const char *stored = page + (is_value ? f->half_bytes : 0) + (size_t)head * f->head_bytes;
+    sl_kv_get(f, stored, position % SL_PAGE_TOKENS, x);
 }
 
 static void attend_row(float *out, const float *q, const sl_kv_view *cache,
@@ -92,10 +83,12 @@ static void attend_row(float *out, const float *q, const sl_kv_view *cache,
     const int head_dim = cache->format.head_dim;
     double *weight = scratch; /* [last - first] */
     double *mean = scratch + (last - first);
+    float x[SL_MAX_HEAD_DIM];
     double max = -INFINITY, sum = 0.0;
     for (int p = first; p < last; p++) {
         double dot = 0.0;
-        for (int d = 0; d < head_dim; d++) dot += q[d] * cached(cache, segment, p, kv_head, 0, d);
+        cached(x, cache, segment, p, kv_head, 0);
+        for (int d = 0; d < head_dim; d++) dot += (double)q[d] * x[d];
         weight[p - first] = dot * scale;
         max = fmax(max, weight[p - first]);
     }
@@ -103,7 +96,8 @@ static void attend_row(float *out, const float *q, const sl_kv_view *cache,
     for (int p = first; p < last; p++) {
         const double e = exp(weight[p - first] - max);
         sum += e;
-        for (int d = 0; d < head_dim; d++) mean[d] += e * cached(cache, segment, p, kv_head, 1, d);
+        cached(x, cache, segment, p, kv_head, 1);
+        for (int d = 0; d < head_dim; d++) mean[d] += e * x[d];
     }
     for (int d = 0; d < head_dim; d++) out[d] = (float)(mean[d] / sum);
 }

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/half.h"
 #include "base/rng.h"
 #include "cpu/cpu_backend.h"
 
@@ -56,7 +55,8 @@ typedef struct {
 } shape;
 
 static void bench_linear(sl_backend *be, const shape *s) {
-    static const sl_dtype dtypes[] = {SL_DTYPE_Q4_1, SL_DTYPE_Q8_0, SL_DTYPE_F16, SL_DTYPE_F32};
+    static const sl_dtype dtypes[] = {SL_DTYPE_Q4_1,  SL_DTYPE_Q4G64, SL_DTYPE_Q8_0,
+                                      SL_DTYPE_Q8G64, SL_DTYPE_F16,   SL_DTYPE_F32};
     static const int batch[] = {1, 8, 32, 128, 512};
     const size_t n_weights = (size_t)s->rows * (size_t)s->cols;
     float *x = random_floats((size_t)MAX_ROWS * (size_t)s->cols, 1);
@@ -106,14 +106,13 @@ static void bench_attention(sl_backend *be, sl_dtype dtype, int n_sequences, int
     sl_kv_view cache = {.format = sl_kv_format_make(dtype, N_KV_HEADS, HEAD_DIM)};
     const size_t bytes = (size_t)n_sequences * (size_t)n_pages * cache.format.page_bytes;
     cache.base = allocate(bytes);
-    if (dtype == SL_DTYPE_F16) {
-        sl_f16 *half = cache.base;
-        for (size_t i = 0; i < bytes / 2; i++)
-            half[i] = sl_f32_to_f16((float)sl_rng_unit(sl_rng_at(4, i)) - 0.5f);
-    } else {
-        float *full = cache.base;
-        for (size_t i = 0; i < bytes / 4; i++) full[i] = (float)sl_rng_unit(sl_rng_at(4, i)) - 0.5f;
-    }
+    const size_t n_heads = bytes / cache.format.head_bytes;
+    float *x = random_floats((size_t)SL_PAGE_TOKENS * HEAD_DIM, 4);
+    for (size_t h = 0; h < n_heads; h++)
+        for (int t = 0; t < SL_PAGE_TOKENS; t++)
+            sl_kv_put(&cache.format, (char *)cache.base + h * cache.format.head_bytes, t,
+                      x + (size_t)t * HEAD_DIM);
+    free(x);
     int32_t *pages = allocate((size_t)(n_sequences * n_pages) * sizeof *pages);
     sl_segment segment[MAX_SEQUENCES];
     for (int s = 0; s < n_sequences; s++) {
@@ -133,7 +132,7 @@ static void bench_attention(sl_backend *be, sl_dtype dtype, int n_sequences, int
     BEST_S(best_s, check(be->ops->attend(be, out, q, ld, N_HEADS, &cache, 0.125f, 0, &rows)));
     const double pairs =
         (double)n_sequences * ((double)n_rows * (n_tokens - n_rows) + n_rows * (n_rows + 1) / 2.0);
-    printf("attend %s  %2d sequences, %4d tokens, last %3d rows: %8.1f us  %6.1f GFLOP/s"
+    printf("attend %-5s  %2d sequences, %4d tokens, last %3d rows: %8.1f us  %6.1f GFLOP/s"
            "  pages %5.1f GB/s\n",
            sl_dtype_name(dtype), n_sequences, n_tokens, n_rows, best_s * 1e6,
            pairs * 4.0 * N_HEADS * HEAD_DIM / best_s * 1e-9, (double)bytes / best_s * 1e-9);
@@ -164,8 +163,9 @@ int main(int argc, char **argv) {
            openblas_get_config(), openblas_get_corename());
     printf("in brackets: rate over sgemm's\n");
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) bench_linear(be, &shapes[i]);
-    for (int i = 0; i < 2; i++) {
-        const sl_dtype dtype = i == 0 ? SL_DTYPE_F16 : SL_DTYPE_F32;
+    static const sl_dtype pages[] = {SL_DTYPE_F16, SL_DTYPE_F32, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
+    for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++) {
+        const sl_dtype dtype = pages[i];
         bench_attention(be, dtype, 1, 512, 512);
         bench_attention(be, dtype, 1, 2048, 512);
         bench_attention(be, dtype, 32, 512, 1);

@@ -64,7 +64,7 @@ static void world_make(const shape *s, const int *n_tokens, int n_sequences, wor
     out->cache.format = sl_kv_format_make(s->dtype, s->n_kv_heads, s->head_dim);
     const size_t bytes = (size_t)n_pages * out->cache.format.page_bytes;
     out->cache.base = fixture_alloc(bytes);
-    memset(out->cache.base, 0xff, bytes); /* a NaN in both formats */
+    memset(out->cache.base, 0xff, bytes); /* a NaN in every format */
 
     int32_t order[MAX_SEQUENCES * MAX_PAGES];
     for (int i = 0; i < n_pages; i++) order[i] = i;
@@ -138,10 +138,15 @@ static void batch_attend(sl_backend *be, const world *w, const batch *b, float *
 }
 
 static const shape shapes[] = {
-    {SL_DTYPE_F16, 9, 3, 64, 0},   {SL_DTYPE_F32, 9, 3, 64, 0},  {SL_DTYPE_F16, 3, 3, 64, 40},
-    {SL_DTYPE_F32, 4, 4, 128, 33}, {SL_DTYPE_F16, 8, 1, 128, 0}, {SL_DTYPE_F16, 4, 2, 80, 5},
-    {SL_DTYPE_F32, 4, 2, 20, 1},   {SL_DTYPE_F16, 3, 1, 33, 0},  {SL_DTYPE_F32, 5, 5, 7, 64},
-    {SL_DTYPE_F16, 2, 1, 512, 0},  {SL_DTYPE_F16, 128, 1, 8, 0},
+    {SL_DTYPE_F16, 9, 3, 64, 0},    {SL_DTYPE_F32, 9, 3, 64, 0},    {SL_DTYPE_F16, 3, 3, 64, 40},
+    {SL_DTYPE_F32, 4, 4, 128, 33},  {SL_DTYPE_F16, 8, 1, 128, 0},   {SL_DTYPE_F16, 4, 2, 80, 5},
+    {SL_DTYPE_F32, 4, 2, 20, 1},    {SL_DTYPE_F16, 3, 1, 33, 0},    {SL_DTYPE_F32, 5, 5, 7, 64},
+    {SL_DTYPE_F16, 2, 1, 512, 0},   {SL_DTYPE_F16, 128, 1, 8, 0},   {SL_DTYPE_Q8G64, 9, 3, 64, 0},
+    {SL_DTYPE_Q4G64, 9, 3, 64, 0},  {SL_DTYPE_Q8G64, 4, 2, 80, 5},  {SL_DTYPE_Q4G64, 4, 2, 80, 0},
+    {SL_DTYPE_Q8G64, 4, 4, 96, 33}, {SL_DTYPE_Q4G64, 4, 4, 96, 40}, {SL_DTYPE_Q8G64, 8, 1, 128, 0},
+    {SL_DTYPE_Q4G64, 8, 1, 128, 1}, {SL_DTYPE_Q8G64, 3, 1, 33, 0},  {SL_DTYPE_Q4G64, 3, 1, 33, 0},
+    {SL_DTYPE_Q8G64, 5, 5, 7, 64},  {SL_DTYPE_Q4G64, 5, 5, 7, 0},   {SL_DTYPE_Q8G64, 2, 1, 512, 0},
+    {SL_DTYPE_Q4G64, 2, 2, 65, 0},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -244,7 +249,12 @@ static void attend_has_the_same_bits_alone_and_among_others(void **state) {
     }
 }
 
-/* Every variant stores the same halves as base/half.h, and float32 pages hold the numbers given. */
+/* The page that holds token `token` of a sequence, in a pool. */
+static char *page_of(char *pool, const world *w, const sequence *seq, int token) {
+    return pool + (size_t)seq->pages[token / SL_PAGE_TOKENS] * w->cache.format.page_bytes;
+}
+
+/* Every variant stores the bytes of sl_kv_put() and touches no other. */
 static void kv_append_writes_each_token_where_its_page_says(void **state) {
     (void)state;
     static const int n_tokens[MAX_SEQUENCES] = {1, 33, 130, 64, 257, 100};
@@ -255,29 +265,26 @@ static void kv_append_writes_each_token_where_its_page_says(void **state) {
             world w;
             world_make(&shapes[i], n_tokens, MAX_SEQUENCES, &w);
             const sl_kv_format *f = &w.cache.format;
+            const size_t pool_bytes = (size_t)(MAX_SEQUENCES * MAX_PAGES) * f->page_bytes;
+            char *want = fixture_alloc(pool_bytes);
+            memcpy(want, w.cache.base, pool_bytes);
             for (int s = 0; s < MAX_SEQUENCES; s++) {
                 const sequence *seq = &w.sequence[s];
-                seq->k[0] = 70000.0f; /* beyond f16: infinity */
+                seq->k[0] = 70000.0f; /* beyond f16: infinity, or clamped in a group */
+                if (s == 1) seq->v[f->head_dim - 1] = NAN;
+                if (s == 2) memset(seq->v, 0, (size_t)f->head_dim * sizeof *seq->v);
                 append(be, &w, seq, 0, seq->n_tokens);
-                for (int n = 0; n < seq->n_tokens * f->n_kv_heads * f->head_dim; n++) {
-                    const int t = n / (f->n_kv_heads * f->head_dim);
-                    const int h = n / f->head_dim % f->n_kv_heads, d = n % f->head_dim;
-                    const char *page = (const char *)w.cache.base +
-                                       (size_t)seq->pages[t / SL_PAGE_TOKENS] * f->page_bytes +
-                                       (size_t)h * f->head_bytes;
-                    const int at = t % SL_PAGE_TOKENS * f->head_dim + d;
-                    if (f->dtype == SL_DTYPE_F32) {
-                        const float *key = (const float *)(const void *)page;
-                        const float *value = (const float *)(const void *)(page + f->half_bytes);
-                        assert_true(key[at] == seq->k[n] && value[at] == seq->v[n]);
-                    } else {
-                        const sl_f16 *key = (const sl_f16 *)(const void *)page;
-                        const sl_f16 *value = (const sl_f16 *)(const void *)(page + f->half_bytes);
-                        assert_int_equal(key[at], sl_f32_to_f16(seq->k[n]));
-                        assert_int_equal(value[at], sl_f32_to_f16(seq->v[n]));
+                for (int t = 0; t < seq->n_tokens; t++) {
+                    for (int h = 0; h < f->n_kv_heads; h++) {
+                        char *head = page_of(want, &w, seq, t) + (size_t)h * f->head_bytes;
+                        const int from = (t * f->n_kv_heads + h) * f->head_dim;
+                        sl_kv_put(f, head, t % SL_PAGE_TOKENS, seq->k + from);
+                        sl_kv_put(f, head + f->half_bytes, t % SL_PAGE_TOKENS, seq->v + from);
                     }
                 }
             }
+            assert_memory_equal(w.cache.base, want, pool_bytes);
+            free(want);
             world_free(&w);
         }
         sl_backend_close(be);
@@ -287,22 +294,24 @@ static void kv_append_writes_each_token_where_its_page_says(void **state) {
 static void page_copy_makes_an_equal_page_and_touches_no_other(void **state) {
     (void)state;
     static const int n_tokens[] = {300};
-    world w;
-    world_make(&shapes[0], n_tokens, 1, &w);
     sl_backend *be = fixture_open(SL_CPU_AUTO, 0);
-    append(be, &w, &w.sequence[0], 0, 300);
-    const size_t bytes = w.cache.format.page_bytes;
-    char *base = w.cache.base;
-    char *before = fixture_alloc(MAX_PAGES * bytes);
-    memcpy(before, base, MAX_PAGES * bytes);
-    assert_int_equal(be->ops->page_copy(be, &w.cache, 2, 7), SL_OK);
-    assert_memory_equal(base + 7 * bytes, before + 2 * bytes, bytes);
-    memcpy(before + 7 * bytes, before + 2 * bytes, bytes);
-    assert_memory_equal(base, before, MAX_PAGES * bytes);
-    assert_int_equal(be->ops->page_copy(be, &w.cache, -1, 7), SL_ERR_ARG);
-    free(before);
+    for (int i = 0; i < N_SHAPES; i++) {
+        world w;
+        world_make(&shapes[i], n_tokens, 1, &w);
+        append(be, &w, &w.sequence[0], 0, 300);
+        const size_t bytes = w.cache.format.page_bytes;
+        char *base = w.cache.base;
+        char *before = fixture_alloc(MAX_PAGES * bytes);
+        memcpy(before, base, MAX_PAGES * bytes);
+        assert_int_equal(be->ops->page_copy(be, &w.cache, 2, 7), SL_OK);
+        assert_memory_equal(base + 7 * bytes, before + 2 * bytes, bytes);
+        memcpy(before + 7 * bytes, before + 2 * bytes, bytes);
+        assert_memory_equal(base, before, MAX_PAGES * bytes);
+        assert_int_equal(be->ops->page_copy(be, &w.cache, -1, 7), SL_ERR_ARG);
+        free(before);
+        world_free(&w);
+    }
     sl_backend_close(be);
-    world_free(&w);
 }
 
 static void attend_with_bad_arguments_names_them(void **state) {
@@ -332,6 +341,10 @@ static void attend_with_bad_arguments_names_them(void **state) {
     w.cache.format.page_bytes--;
     assert_int_equal(ops->attend(be, out, seq->q, 576, 9, &w.cache, 1.0f, 0, &rows), SL_ERR_ARG);
     w.cache.format.page_bytes++;
+    w.cache.format.dtype = SL_DTYPE_Q8_0; /* no format of pages */
+    assert_int_equal(ops->attend(be, out, seq->q, 576, 9, &w.cache, 1.0f, 0, &rows), SL_ERR_ARG);
+    assert_non_null(strstr(sl_error_message(), "a cache of Q8_0"));
+    w.cache.format.dtype = w.s.dtype;
     assert_int_equal(ops->attend(be, out, seq->q, 576, 9, &w.cache, 1.0f, 0, &rows), SL_OK);
     sl_backend_close(be);
     world_free(&w);

@@ -55,7 +55,6 @@ static void linear_of_every_dtype_agrees_with_the_reference(void **state) {
         sl_backend *be = fixture_open(fixture_simd[v], 0);
         if (!be) continue;
         for (int dtype = 0; dtype < SL_DTYPE_COUNT; dtype++) {
-            if (sl_dtype_group_bits((sl_dtype)dtype)) continue; /* the reference's alone */
             for (int n_slabs = 1; n_slabs <= 3; n_slabs += 2) {
                 const shape s = {(sl_dtype)dtype, 70, 768, n_slabs};
                 compare_with_reference(be, reference, &s, 1);
@@ -71,11 +70,14 @@ static void linear_of_every_dtype_agrees_with_the_reference(void **state) {
 static void linear_of_odd_shapes_agrees_with_the_reference(void **state) {
     (void)state;
     static const shape shapes[] = {
-        {SL_DTYPE_F32, 1, 1, 1},     {SL_DTYPE_F32, 31, 37, 1},   {SL_DTYPE_F32, 65, 259, 2},
-        {SL_DTYPE_F16, 33, 7, 1},    {SL_DTYPE_F16, 40, 273, 3},  {SL_DTYPE_F16, 16, 1023, 1},
-        {SL_DTYPE_BF16, 17, 45, 1},  {SL_DTYPE_BF16, 50, 300, 2}, {SL_DTYPE_Q4_0, 31, 32, 1},
-        {SL_DTYPE_Q4_1, 15, 288, 1}, {SL_DTYPE_Q4_1, 97, 576, 2}, {SL_DTYPE_Q8_0, 47, 64, 2},
-        {SL_DTYPE_Q8_0, 9, 352, 1},  {SL_DTYPE_Q5_0, 33, 96, 1},  {SL_DTYPE_Q6_K, 34, 512, 1},
+        {SL_DTYPE_F32, 1, 1, 1},      {SL_DTYPE_F32, 31, 37, 1},   {SL_DTYPE_F32, 65, 259, 2},
+        {SL_DTYPE_F16, 33, 7, 1},     {SL_DTYPE_F16, 40, 273, 3},  {SL_DTYPE_F16, 16, 1023, 1},
+        {SL_DTYPE_BF16, 17, 45, 1},   {SL_DTYPE_BF16, 50, 300, 2}, {SL_DTYPE_Q4_0, 31, 32, 1},
+        {SL_DTYPE_Q4_1, 15, 288, 1},  {SL_DTYPE_Q4_1, 97, 576, 2}, {SL_DTYPE_Q8_0, 47, 64, 2},
+        {SL_DTYPE_Q8_0, 9, 352, 1},   {SL_DTYPE_Q5_0, 33, 96, 1},  {SL_DTYPE_Q6_K, 34, 512, 1},
+        {SL_DTYPE_Q8G64, 1, 1, 1},    {SL_DTYPE_Q8G64, 33, 79, 2}, {SL_DTYPE_Q8G64, 47, 259, 3},
+        {SL_DTYPE_Q8G64, 70, 64, 1},  {SL_DTYPE_Q4G64, 1, 1, 1},   {SL_DTYPE_Q4G64, 33, 79, 2},
+        {SL_DTYPE_Q4G64, 47, 259, 3}, {SL_DTYPE_Q4G64, 31, 96, 1}, {SL_DTYPE_Q4G64, 15, 511, 2},
     };
     sl_backend *reference = fixture_reference();
     for (int v = 0; v < FIXTURE_N_SIMD; v++) {
@@ -123,8 +125,9 @@ static void check_invariance(sl_backend *be, const shape *s) {
 static void linear_of_a_row_has_the_same_bits_in_every_batch(void **state) {
     (void)state;
     static const shape shapes[] = {
-        {SL_DTYPE_F32, 48, 32, 1},   {SL_DTYPE_F16, 70, 64, 2},  {SL_DTYPE_BF16, 33, 300, 1},
-        {SL_DTYPE_Q4_1, 70, 576, 2}, {SL_DTYPE_Q8_0, 70, 64, 1}, {SL_DTYPE_Q6_K, 40, 512, 1},
+        {SL_DTYPE_F32, 48, 32, 1},    {SL_DTYPE_F16, 70, 64, 2},    {SL_DTYPE_BF16, 33, 300, 1},
+        {SL_DTYPE_Q4_1, 70, 576, 2},  {SL_DTYPE_Q8_0, 70, 64, 1},   {SL_DTYPE_Q6_K, 40, 512, 1},
+        {SL_DTYPE_Q8G64, 70, 300, 2}, {SL_DTYPE_Q4G64, 70, 576, 2}, {SL_DTYPE_Q4G64, 33, 83, 1},
     };
     for (int v = 0; v < FIXTURE_N_SIMD; v++) {
         for (int n_threads = 1; n_threads <= 2; n_threads++) {
