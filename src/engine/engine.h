@@ -34,7 +34,7 @@ typedef struct {
     int max_rows;             /* rows per micro-batch: bounds prefill chunks and buffers */
     int blocks_in_flight;     /* >= ranks keeps the pipeline full */
     int max_context;          /* longest prompt + output, tokens; at most the model's */
-    sl_dtype cache_dtype;     /* F16 or F32; Q8G64 or Q4G64 where the backend has them */
+    sl_dtype cache_dtype;     /* F16, F32, Q8G64 or Q4G64 */
     size_t cpu_budget_bytes;  /* hard budget of this rank's host memory for tensors */
     const char *disk_dir;     /* folder of the disk tier, NULL: none; borrowed during open */
     size_t disk_budget_bytes; /* hard budget of this rank's files there */
