@@ -10,7 +10,8 @@
 #include "cpu/cpu_backend.h"
 #include "host.h"
 
-const char *const sl_setup_caches[] = {"f16", "f32", NULL};
+const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", NULL};
+static const sl_dtype cache_dtypes[] = {SL_DTYPE_F16, SL_DTYPE_F32, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 
 void sl_setup_options_init(sl_setup_options *options) {
     *options = (sl_setup_options){0};
@@ -178,7 +179,7 @@ static void set_policy(sl_setup *setup) {
     setup->policy.max_rows = o->max_rows;
     setup->policy.blocks_in_flight = o->blocks_in_flight;
     setup->policy.max_context = o->max_context;
-    setup->policy.cache_dtype = o->cache == 1 ? SL_DTYPE_F32 : SL_DTYPE_F16;
+    setup->policy.cache_dtype = cache_dtypes[o->cache];
     setup->policy.cpu_budget_bytes = o->cpu_mem_bytes;
     setup->policy.layers_per_rank = o->layers.n ? o->layers.values : NULL;
 }

@@ -31,7 +31,7 @@ typedef struct {
     int quiet;
 } sl_setup_options;
 
-extern const char *const sl_setup_caches[]; /* "f16", "f32" */
+extern const char *const sl_setup_caches[]; /* "f16", "f32", "q8", "q4" */
 
 /* Rows of an option table, for a sl_setup_options called `o`. */
 #define SL_SETUP_MODEL_OPTIONS(o)                                                                  \
@@ -98,9 +98,16 @@ extern const char *const sl_setup_caches[]; /* "f16", "f32" */
          1 << 30,                                                                                  \
          NULL,                                                                                     \
          NULL},                                                                                    \
-        {"cache",    0,         SL_OPTION_CHOICE,                                                  \
-         &(o).cache, "f16|f32", "Precision of the keys and values that are kept. Default f16.",    \
-         0,          0,         sl_setup_caches,                                                   \
+        {"cache",                                                                                  \
+         0,                                                                                        \
+         SL_OPTION_CHOICE,                                                                         \
+         &(o).cache,                                                                               \
+         "f16|f32|q8|q4",                                                                          \
+         "Precision of the keys and values that are kept; q8 and q4 are groups of 64 with a step " \
+         "and a minimum. Default f16.",                                                            \
+         0,                                                                                        \
+         0,                                                                                        \
+         sl_setup_caches,                                                                          \
          NULL},                                                                                    \
         {"cpu-mem",                                                                                \
          0,                                                                                        \

@@ -235,6 +235,32 @@ exec 7>&-
 says err "stopped"
 [ "$(wc -l <stopped.out)" = 1 ] || fail "the answer before the signal is lost"
 
+# ---- precisions of the cache ----
+
+expect 2 "$sluice" run --model "$model" --input one.jsonl --cache q5
+says err '--cache: found "q5", expected one of f16, f32, q8, q4'
+for cache in f16 f32 q8 q4; do
+    expect 0 "$sluice" run --model "$model" --input good.jsonl --cache "$cache" \
+        --output "cache-$cache.out" --metrics-json "cache-$cache.json" --quiet
+done
+python3 - <<'P' || fail "wrong caches"
+import json
+def scores(cache):
+    rows = [json.loads(line) for line in open(f"cache-{cache}.out")]
+    return [lp for r in rows for c in r["response"]["body"]["choices"] if c.get("logprobs")
+            for lp in c["logprobs"]["token_logprobs"][1:3]]
+exact, pages = scores("f32"), {}
+for cache, name, bound in ("f32", "F32", 0), ("f16", "F16", 2e-2), ("q8", "Q8G64", 0.1), ("q4", "Q4G64", 1):
+    m = json.load(open(f"cache-{cache}.json"))
+    assert m["policy"]["cache"] == name, m
+    pages[cache] = m["ranks"][0]["page_bytes"]
+    worst = max(abs(a - b) for a, b in zip(exact, scores(cache)))
+    assert worst <= bound, (cache, worst)
+    assert cache == "f32" or worst > 0, cache
+# Heads of 16: a group is a head's 16 codes and 4 bytes.
+assert pages["f16"] * 20 == pages["q8"] * 32 and pages["f16"] * 12 == pages["q4"] * 32, pages
+P
+
 # ---- bench and inspect ----
 
 expect 0 "$sluice" bench --model "$model" --prompt-len 12 --gen-len 5 --num-prompts 6
