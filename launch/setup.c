@@ -4,14 +4,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "cpu/cpu_backend.h"
+#ifdef SL_CUDA
+#include "cuda/cuda_backend.h"
+#endif
 #include "host.h"
 
 const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", NULL};
 static const sl_dtype cache_dtypes[] = {SL_DTYPE_F16, SL_DTYPE_F32, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
+const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", NULL};
+enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 void sl_setup_options_init(sl_setup_options *options) {
     *options = (sl_setup_options){0};
@@ -121,6 +127,32 @@ static sl_status choose_budget(const sl_setup *setup, size_t *out) {
     return SL_OK;
 }
 
+/* The disk tier's share of this rank. */
+static sl_status choose_disk_budget(const sl_setup *setup, size_t *out) {
+    const char *dir = setup->options->disk_dir;
+    struct statvfs fs;
+    if (statvfs(dir, &fs) != 0)
+        return SL_FAIL(SL_ERR_IO, "--disk-dir %s: %s", dir, strerror(errno));
+    const size_t n_local =
+        setup->launch->info.n_local_ranks > 0 ? (size_t)setup->launch->info.n_local_ranks : 1;
+    *out = (size_t)fs.f_bavail * fs.f_frsize / 10 * 8 / n_local;
+    return SL_OK;
+}
+
+/* "--weights-at GPU,CPU" in percent; what is left lives on disk. */
+static sl_status read_shares(const sl_setup_options *o, sl_shares *out) {
+    if (o->weights_at.n == 0) return SL_OK;
+    const int *percent = o->weights_at.values;
+    if (o->weights_at.n != 2 || percent[0] + percent[1] > 100)
+        return SL_FAIL(SL_ERR_ARG,
+                       "--weights-at: expected two percentages that sum to at most 100, "
+                       "such as 20,80");
+    out->frac[SL_TIER_GPU] = percent[0] / 100.0;
+    out->frac[SL_TIER_CPU] = percent[1] / 100.0;
+    out->frac[SL_TIER_DISK] = (100 - percent[0] - percent[1]) / 100.0;
+    return SL_OK;
+}
+
 /* ---- parts ---- */
 
 static sl_status check_layers(const sl_setup *setup) {
@@ -163,15 +195,54 @@ static sl_status open_source(sl_setup *setup, int with_tokenizer) {
     return check_layers(setup);
 }
 
-static sl_status open_backend(sl_setup *setup) {
-    const sl_cpu_options cpu = {.n_threads = setup->n_threads};
+static sl_status open_cpu(sl_setup *setup) {
+    const sl_cpu_options cpu = {.n_threads = setup->n_threads,
+                                .device_bytes = setup->options->gpu_mem_bytes};
     SL_TRY(sl_cpu_backend_open(&cpu, &setup->backend));
     snprintf(setup->backend_name, sizeof setup->backend_name, "cpu (%s)",
              sl_cpu_backend_simd(setup->backend));
     return SL_OK;
 }
 
-static void set_policy(sl_setup *setup) {
+#ifdef SL_CUDA
+/* The GPU of this rank: ranks of a host take turns. */
+static sl_status open_cuda(sl_setup *setup, int n_devices) {
+    const sl_mpi_info *info = &setup->launch->info;
+    const int device = info->n_local_ranks > 0 ? info->local_rank % n_devices : 0;
+    const int n_local = info->n_local_ranks > 0 ? info->n_local_ranks : 1;
+    const int n_sharing = (n_local + n_devices - 1) / n_devices;
+    const sl_policy *p = &setup->policy;
+    sl_cuda_options cuda = {.device = device,
+                            .memory_bytes = setup->options->gpu_mem_bytes,
+                            .max_rows = p->max_rows,
+                            .n_bound = 2 * (p->num_micro_batches ? p->num_micro_batches : 8)};
+    if (cuda.memory_bytes == 0) {
+        size_t free_bytes;
+        SL_TRY(sl_cuda_free_bytes(device, &free_bytes));
+        cuda.memory_bytes = free_bytes / 10 * 9 / (size_t)n_sharing;
+    }
+    SL_TRY(sl_cuda_backend_open(&cuda, &setup->backend));
+    snprintf(setup->backend_name, sizeof setup->backend_name, "cuda (gpu %d)", device);
+    return SL_OK;
+}
+#endif
+
+static sl_status open_backend(sl_setup *setup) {
+    const int wanted = setup->options->backend;
+#ifdef SL_CUDA
+    const int n_devices = wanted == BACKEND_CPU ? 0 : sl_cuda_device_count();
+    if (wanted == BACKEND_CUDA && n_devices == 0)
+        return SL_FAIL(SL_ERR_DEVICE, "--backend cuda: no CUDA device is found");
+    /* A stand-in's memory is asked for by name only: where there is a GPU, --gpu-mem is its. */
+    if (n_devices > 0) return open_cuda(setup, n_devices);
+#else
+    if (wanted == BACKEND_CUDA)
+        return SL_FAIL(SL_ERR_ARG, "--backend cuda: this program was built without CUDA");
+#endif
+    return open_cpu(setup);
+}
+
+static sl_status set_policy(sl_setup *setup) {
     const sl_setup_options *o = setup->options;
     sl_policy_init(&setup->policy);
     setup->policy.micro_batch = o->micro_batch;
@@ -182,6 +253,13 @@ static void set_policy(sl_setup *setup) {
     setup->policy.cache_dtype = cache_dtypes[o->cache];
     setup->policy.cpu_budget_bytes = o->cpu_mem_bytes;
     setup->policy.layers_per_rank = o->layers.n ? o->layers.values : NULL;
+    setup->policy.disk_dir = o->disk_dir;
+    setup->policy.disk_budget_bytes = o->disk_mem_bytes;
+    if (o->disk_dir && o->disk_mem_bytes == 0)
+        SL_TRY(choose_disk_budget(setup, &setup->policy.disk_budget_bytes));
+    if (setup->policy.cpu_budget_bytes == 0)
+        SL_TRY(choose_budget(setup, &setup->policy.cpu_budget_bytes));
+    return read_shares(o, &setup->policy.weights);
 }
 
 sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token) {
@@ -189,11 +267,9 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     SL_TRY(sl_setup_agree(setup, open_source(setup, with_tokenizer)));
     setup->n_threads = setup->options->n_threads;
     if (setup->n_threads == 0) SL_TRY(choose_threads(setup, &setup->n_threads));
-    set_policy(setup);
 
-    sl_status st = open_backend(setup);
-    if (st == SL_OK && setup->policy.cpu_budget_bytes == 0)
-        st = choose_budget(setup, &setup->policy.cpu_budget_bytes);
+    sl_status st = set_policy(setup);
+    if (st == SL_OK) st = open_backend(setup);
     SL_TRY(sl_setup_agree(setup, st));
     SL_TRY(sl_engine_open(setup->source, setup->backend, setup->transport, &setup->policy, on_token,
                           &setup->engine));

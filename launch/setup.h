@@ -23,7 +23,10 @@ typedef struct {
     const char *model;
     int micro_batch, num_micro_batches, max_rows, blocks_in_flight, max_context;
     int cache; /* index into sl_setup_caches */
-    size_t cpu_mem_bytes;
+    size_t cpu_mem_bytes, gpu_mem_bytes, disk_mem_bytes;
+    const char *disk_dir;
+    sl_option_ints weights_at;
+    int backend; /* index into sl_setup_backends */
     int n_threads;
     uint64_t seed;
     sl_option_ints layers;
@@ -31,7 +34,8 @@ typedef struct {
     int quiet;
 } sl_setup_options;
 
-extern const char *const sl_setup_caches[]; /* "f16", "f32", "q8", "q4" */
+extern const char *const sl_setup_caches[];   /* "f16", "f32", "q8", "q4" */
+extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda" */
 
 /* Rows of an option table, for a sl_setup_options called `o`. */
 #define SL_SETUP_MODEL_OPTIONS(o)                                                                  \
@@ -120,6 +124,62 @@ extern const char *const sl_setup_caches[]; /* "f16", "f32", "q8", "q4" */
          0,                                                                                        \
          0,                                                                                        \
          NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"disk-dir",                                                                               \
+         0,                                                                                        \
+         SL_OPTION_TEXT,                                                                           \
+         &(o).disk_dir,                                                                            \
+         "DIR",                                                                                    \
+         "Folder for weights that do not fit in memory: they are packed into a file there once, "  \
+         "which later runs use again, and streamed from it.",                                      \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"disk-mem",                                                                               \
+         0,                                                                                        \
+         SL_OPTION_BYTES,                                                                          \
+         &(o).disk_mem_bytes,                                                                      \
+         "SIZE",                                                                                   \
+         "Disk space that each rank may use there. Default: 80 % of what is free, shared by the "  \
+         "ranks of a host.",                                                                       \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"gpu-mem",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_BYTES,                                                                          \
+         &(o).gpu_mem_bytes,                                                                       \
+         "SIZE",                                                                                   \
+         "Memory that each rank may use of its GPU, taken whole at the start. Default: 90 % of "   \
+         "what is free. With the cpu backend: a part of host memory that stands in for a GPU's, "  \
+         "to try placements.",                                                                     \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"weights-at",                                                                             \
+         0,                                                                                        \
+         SL_OPTION_INTS,                                                                           \
+         &(o).weights_at,                                                                          \
+         "GPU,CPU",                                                                                \
+         "Percent of the layers' weights that live on the GPU and in host memory, the rest on "    \
+         "disk, such as 20,80. Default: as high as they fit.",                                     \
+         0,                                                                                        \
+         100,                                                                                      \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"backend",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_CHOICE,                                                                         \
+         &(o).backend,                                                                             \
+         "auto|cpu|cuda",                                                                          \
+         "What computes: auto takes a GPU where there is one and the program was built with "      \
+         "CUDA. Default auto.",                                                                    \
+         0,                                                                                        \
+         0,                                                                                        \
+         sl_setup_backends,                                                                        \
          NULL},                                                                                    \
         {"threads",                                                                                \
          0,                                                                                        \

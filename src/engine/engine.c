@@ -285,7 +285,7 @@ static sl_status stop_pipeline(sl_engine *e, sl_status why) {
     memcpy(e->block.message, message, sizeof message);
     SL_TRY(send_header(e));
     SL_TRY(wait_sent(e));
-    SL_TRY(sl_stage_drain(e->stage));
+    SL_TRY(sl_stage_finish(e->stage));
     return why == SL_OK ? SL_OK : sl_fail_text(why, message);
 }
 
@@ -350,7 +350,7 @@ static sl_status step_other(sl_engine *e, int *done_out) {
     if (e->block.kind == SL_BLOCK_STOP) {
         e->stopped = 1;
         SL_TRY(wait_sent(e));
-        SL_TRY(sl_stage_drain(e->stage));
+        SL_TRY(sl_stage_finish(e->stage));
         *done_out = 1;
         return e->block.status == SL_OK ? SL_OK : sl_fail_text(e->block.status, e->block.message);
     }

@@ -27,7 +27,8 @@
 
 typedef struct sl_engine sl_engine;
 
-/* All decisions of a run.  Zero means "choose": sl_engine_open() fills in what it chose. */
+/* All decisions of a run.  Zero means "choose", but for the budgets: sl_engine_open() fills in what
+ * it chose.  layers_per_rank then points into the engine, valid until close. */
 typedef struct {
     int micro_batch;          /* sequences per micro-batch (the paper's gbs) */
     int num_micro_batches;    /* micro-batches per block (the paper's K) */

@@ -280,8 +280,9 @@ static sl_status wait_sent(sl_stage *s, int set) {
     return SL_OK;
 }
 
-sl_status sl_stage_drain(sl_stage *s) {
+sl_status sl_stage_finish(sl_stage *s) {
     for (int set = 0; set < SL_STAGE_SETS; set++) SL_TRY(wait_sent(s, set));
+    for (int slot = 0; slot < s->opt.n_slots; slot++) sl_kv_release(s->kv, slot);
     return SL_OK;
 }
 

@@ -53,8 +53,9 @@ sl_block_limits sl_stage_limits(const sl_stage *stage);
  * Errors: only those after which the hand-off itself is broken. */
 sl_status sl_stage_run(sl_stage *stage, const sl_block *block, sl_block_result *result);
 
-/* Waits until all hidden states sent are out of this stage's buffers. */
-sl_status sl_stage_drain(sl_stage *stage);
+/* Ends the work: waits until all hidden states sent are out of this stage's buffers, and frees the
+ * pages of all sequences. */
+sl_status sl_stage_finish(sl_stage *stage);
 
 typedef struct {
     size_t weight_bytes[SL_TIER_COUNT]; /* packed, by home */

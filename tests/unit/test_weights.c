@@ -144,6 +144,8 @@ static sl_status run_on(size_t device_bytes, const sl_policy *wanted, outcome *o
             }
         }
         sl_engine_get_stats(e, &out->stats);
+        /* All sequences are over: every page is free again. */
+        if (st == SL_OK) assert_int_equal(out->stats.pages_free, out->stats.pages_total);
     }
     sl_engine_close(e);
     sl_transport_close(t);
