@@ -13,7 +13,11 @@
 #include "cuda/cuda_backend.h"
 #endif
 #include "host.h"
+#include "model/layout.h"
 
+const char *const sl_setup_weights[] = {"stored", "f32", "f16", "q8", "q4", NULL};
+static const sl_dtype weights_dtypes[] = {SL_DTYPE_AS_STORED, SL_DTYPE_F32, SL_DTYPE_F16,
+                                          SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", NULL};
 static const sl_dtype cache_dtypes[] = {SL_DTYPE_F16, SL_DTYPE_F32, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", NULL};
@@ -250,6 +254,7 @@ static sl_status set_policy(sl_setup *setup) {
     setup->policy.max_rows = o->max_rows;
     setup->policy.blocks_in_flight = o->blocks_in_flight;
     setup->policy.max_context = o->max_context;
+    setup->policy.weights_dtype = weights_dtypes[o->weights];
     setup->policy.cache_dtype = cache_dtypes[o->cache];
     setup->policy.cpu_budget_bytes = o->cpu_mem_bytes;
     setup->policy.layers_per_rank = o->layers.n ? o->layers.values : NULL;

@@ -22,7 +22,8 @@
 typedef struct {
     const char *model;
     int micro_batch, num_micro_batches, max_rows, blocks_in_flight, max_context;
-    int cache; /* index into sl_setup_caches */
+    int weights; /* index into sl_setup_weights */
+    int cache;   /* index into sl_setup_caches */
     size_t cpu_mem_bytes, gpu_mem_bytes, disk_mem_bytes;
     const char *disk_dir;
     sl_option_ints weights_at;
@@ -34,6 +35,7 @@ typedef struct {
     int quiet;
 } sl_setup_options;
 
+extern const char *const sl_setup_weights[];  /* "stored", "f32", "f16", "q8", "q4" */
 extern const char *const sl_setup_caches[];   /* "f16", "f32", "q8", "q4" */
 extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda" */
 
@@ -102,13 +104,23 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda" */
          1 << 30,                                                                                  \
          NULL,                                                                                     \
          NULL},                                                                                    \
+        {"weights",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_CHOICE,                                                                         \
+         &(o).weights,                                                                             \
+         "stored|f32|f16|q8|q4",                                                                   \
+         "Precision of the matrices, converted while they are read; stored keeps that of the "     \
+         "checkpoint, q8 and q4 are groups of 64 with a step and a minimum. Default stored.",      \
+         0,                                                                                        \
+         0,                                                                                        \
+         sl_setup_weights,                                                                         \
+         NULL},                                                                                    \
         {"cache",                                                                                  \
          0,                                                                                        \
          SL_OPTION_CHOICE,                                                                         \
          &(o).cache,                                                                               \
          "f16|f32|q8|q4",                                                                          \
-         "Precision of the keys and values that are kept; q8 and q4 are groups of 64 with a step " \
-         "and a minimum. Default f16.",                                                            \
+         "Precision of the keys and values that are kept; q8 and q4 as above. Default f16.",       \
          0,                                                                                        \
          0,                                                                                        \
          sl_setup_caches,                                                                          \

@@ -70,12 +70,13 @@ static sl_status choose_policy(sl_policy *p, const sl_model_config *c, int n_ran
 static int64_t fingerprint(const sl_model_config *c, const sl_policy *p) {
     char text[512];
     snprintf(text, sizeof text,
-             "%s %d %d %d %d %d %d %d %d %d %d %d %d %d %d %.9g %.9g | %d %d %d %d %d %d %zu",
+             "%s %d %d %d %d %d %d %d %d %d %d %d %d %d %d %.9g %.9g | %d %d %d %d %d %d %d %zu",
              c->arch, c->n_layers, c->hidden, c->embed_dim, c->n_heads, c->n_kv_heads, c->head_dim,
              c->ffn, c->vocab, c->max_positions, (int)c->norm, (int)c->norm_place,
              (int)c->positions, (int)c->act, c->tied_head, (double)c->norm_eps,
              (double)c->rope.theta, p->micro_batch, p->num_micro_batches, p->max_rows,
-             p->blocks_in_flight, p->max_context, (int)p->cache_dtype, sizeof(sl_sampling));
+             p->blocks_in_flight, p->max_context, (int)p->cache_dtype, (int)p->weights_dtype,
+             sizeof(sl_sampling));
     return (int64_t)(sl_rng_hash(text) >> 2);
 }
 

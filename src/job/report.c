@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/dtype.h"
+#include "model/layout.h"
 
 double sl_report_total_tps(const sl_report *report) {
     const double spent_s = report->pace.prefill_s + report->pace.decode_s;
@@ -73,6 +74,11 @@ static void print_rank(const sl_engine_stats *rank, FILE *stream) {
     print_tiers(rank, stream);
 }
 
+static const char *weights_name(const sl_policy *policy) {
+    return policy->weights_dtype == SL_DTYPE_AS_STORED ? "stored"
+                                                       : sl_dtype_name(policy->weights_dtype);
+}
+
 void sl_report_print(const sl_report *report, FILE *stream) {
     const sl_pace *pace = &report->pace;
     const sl_policy *policy = report->policy;
@@ -81,9 +87,10 @@ void sl_report_print(const sl_report *report, FILE *stream) {
             report->n_threads, report->n_threads == 1 ? "" : "s");
     fprintf(stream,
             "policy: micro-batches of %d sequences, %d a block, %d blocks in flight, at most %d "
-            "rows, context %d, %s cache\n",
+            "rows, context %d, %s weights, %s cache\n",
             policy->micro_batch, policy->num_micro_batches, policy->blocks_in_flight,
-            policy->max_rows, policy->max_context, sl_dtype_name(policy->cache_dtype));
+            policy->max_rows, policy->max_context, weights_name(policy),
+            sl_dtype_name(policy->cache_dtype));
     fprintf(stream, "requests  %10" PRIu64, report->n_requests);
     if (report->n_refused) fprintf(stream, "  (%" PRIu64 " refused)", report->n_refused);
     fprintf(stream, "\nprefill   %10" PRIu64 " tokens in %8.2f s  %10.1f tokens/s\n",
@@ -136,6 +143,7 @@ static void put_policy(sl_json_text *out, const sl_policy *policy) {
     put_int(out, "max_rows", (uint64_t)policy->max_rows);
     put_int(out, "blocks_in_flight", (uint64_t)policy->blocks_in_flight);
     put_int(out, "max_context", (uint64_t)policy->max_context);
+    put_text(out, "weights", weights_name(policy));
     put_text(out, "cache", sl_dtype_name(policy->cache_dtype));
     sl_json_raw(out, "}");
 }

@@ -40,7 +40,7 @@ done
 expect 0 "$sluice" run --help
 for option in model input output overwrite format order max-tokens min-tokens temperature top-k top-p \
     min-p repetition-penalty frequency-penalty presence-penalty stop ignore-eos logprobs echo \
-    micro-batch num-micro-batches max-rows blocks-in-flight max-context cache cpu-mem threads seed \
+    micro-batch num-micro-batches max-rows blocks-in-flight max-context weights cache cpu-mem threads seed \
     layers metrics-json quiet; do
     says out "--$option"
 done
@@ -259,6 +259,31 @@ for cache, name, bound in ("f32", "F32", 0), ("f16", "F16", 2e-2), ("q8", "Q8G64
     assert cache == "f32" or worst > 0, cache
 # Heads of 16: a group is a head's 16 codes and 4 bytes.
 assert pages["f16"] * 20 == pages["q8"] * 32 and pages["f16"] * 12 == pages["q4"] * 32, pages
+P
+
+# ---- precisions of the weights ----
+
+expect 2 "$sluice" run --model "$model" --input one.jsonl --weights q8_0
+says err '--weights: found "q8_0", expected one of stored, f32, f16, q8, q4'
+for weights in stored f32 f16 q8 q4; do
+    expect 0 "$sluice" run --model "$model" --input good.jsonl --weights "$weights" --cache f32 \
+        --output "weights-$weights.out" --metrics-json "weights-$weights.json" --quiet
+done
+python3 - <<'P' || fail "wrong weights"
+import json
+def scores(weights):
+    rows = [json.loads(line) for line in open(f"weights-{weights}.out")]
+    return [lp for r in rows for c in r["response"]["body"]["choices"] if c.get("logprobs")
+            for lp in c["logprobs"]["token_logprobs"][1:3]]
+exact, size = scores("f32"), {}
+for weights, name, bound in ("f32", "F32", 0), ("f16", "F16", 2e-2), ("q8", "Q8G64", 0.1), ("q4", "Q4G64", 1):
+    m = json.load(open(f"weights-{weights}.json"))
+    assert m["policy"]["weights"] == name, m
+    size[weights] = m["ranks"][0]["weight_bytes"]
+    worst = max(abs(a - b) for a, b in zip(exact, scores(weights)))
+    assert worst <= bound, (weights, worst)
+assert json.load(open("weights-stored.json"))["policy"]["weights"] == "stored"
+assert size["f32"] > size["f16"] > size["q8"] > size["q4"], size
 P
 
 # ---- bench and inspect ----
