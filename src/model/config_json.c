@@ -411,7 +411,7 @@ static sl_status load_object(const char *text, size_t bytes, const char *where, 
 
 sl_status sl_config_parse_json(const char *text, size_t bytes, const char *where,
                                sl_model_config *out) {
-    json_t *root;
+    json_t *root = NULL;
     SL_TRY(load_object(text, bytes, where, &root));
     const sl_status st = parse_root(root, where, out);
     json_decref(root);
@@ -420,7 +420,7 @@ sl_status sl_config_parse_json(const char *text, size_t bytes, const char *where
 
 sl_status sl_config_merge_generation(const char *text, size_t bytes, const char *where,
                                      sl_model_config *config) {
-    json_t *root;
+    json_t *root = NULL;
     SL_TRY(load_object(text, bytes, where, &root));
     sl_model_config merged = *config;
     const json_t *eos = get(root, "eos_token_id");
