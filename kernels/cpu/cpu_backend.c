@@ -194,6 +194,10 @@ static sl_status page_copy(sl_backend *be, const sl_kv_view *cache, int32_t from
     return SL_OK;
 }
 
+static sl_status logits(sl_backend *be, float *y, const void *x, const sl_weight *w, int n_rows) {
+    return linear(be, y, w ? w->rows : 0, x, w, NULL, n_rows, 0); /* activations are float32 */
+}
+
 static const sl_backend_ops cpu_ops = {
     .name = "cpu",
     .act_bytes = sizeof(float),
@@ -203,6 +207,7 @@ static const sl_backend_ops cpu_ops = {
     .add_positions = add_positions,
     .norm = norm,
     .linear = linear,
+    .logits = logits,
     .rope = rope,
     .kv_append = kv_append,
     .attend = attend,

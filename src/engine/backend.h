@@ -4,9 +4,11 @@
  * Activations are rows of `act_bytes`-wide elements (float32 on CPUs) in the backend's memory.
  * Operators are queued in order and may return before they are done; sl_backend_sync() waits.  The
  * CPU backend computes before it returns.
- * Results of a row never depend on the other rows of the call: an operator gives the same bits for
- * a row alone and among others.  This is what makes every batch composition and rank count agree.
- * Layer: engine.  May include: base, model, store.  Thread safety: one thread per backend.
+ * Results of a row never depend on the other rows of the call.  On CPUs an operator gives the same
+ * bits for a row alone and among others; on a GPU the order of summation of a matrix product
+ * follows the number of rows, so that its results agree within rounding.  This is what makes every
+ * batch composition and rank count agree. Layer: engine.  May include: base, model, store.  Thread
+ * safety: one thread per backend.
  */
 #ifndef SL_ENGINE_BACKEND_H
 #define SL_ENGINE_BACKEND_H
@@ -30,7 +32,7 @@ extern "C" {
 typedef struct sl_backend sl_backend;
 
 typedef struct {
-    const char *name; /* "cpu" */
+    const char *name; /* "cpu", "cuda" */
     size_t act_bytes; /* bytes of one activation element */
 
     /* Memory, copies and events of a device with memory of its own; NULL: operators read and write
@@ -66,6 +68,8 @@ typedef struct {
      *   bias  float32 [w->rows] or NULL.   y and x do not overlap. */
     sl_status (*linear)(sl_backend *be, void *y, int ldy, const void *x, const sl_weight *w,
                         const float *bias, int n_rows, int accumulate);
+    /* y[r,:] = x[r,:] W^T in float32 whatever the activations are; y: [n_rows, w->rows], dense. */
+    sl_status (*logits)(sl_backend *be, float *y, const void *x, const sl_weight *w, int n_rows);
 
     /* Rotates the heads of x in place: x is [n_rows, ldx], the first n_heads*head_dim columns of
      * each row are heads; inv_freq: float32 [head_dim/2], host.  Half-split pairs (i, i +

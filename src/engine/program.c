@@ -247,7 +247,7 @@ sl_status sl_program_head(sl_program *p, const sl_layer_weights *w, const sl_row
                               &w->matrix[SL_ROLE_PROJECT_OUT], NULL, n, 0));
             x = p->projected;
         }
-        SL_TRY(op->linear(p->be, p->logits, c->vocab, x, &w->matrix[SL_ROLE_HEAD], NULL, n, 0));
+        SL_TRY(op->logits(p->be, p->logits, x, &w->matrix[SL_ROLE_HEAD], n));
         SL_TRY(op->choose(p->be, p->logits, n, c->vocab, ask + i, out + i));
     }
     return SL_OK;

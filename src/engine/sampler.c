@@ -285,18 +285,22 @@ static int32_t choose_random(const float *logits, int vocab, const sl_choice_ask
     return last;
 }
 
-sl_status sl_sampler_choose(float *logits, int vocab, const sl_choice_ask *ask, void *scratch,
-                            sl_choice *out) {
+sl_status sl_sampler_check(const sl_choice_ask *ask, int vocab) {
     if (vocab < 1) return SL_FAIL(SL_ERR_ARG, "sampler: a vocabulary of %d", vocab);
-    const sl_sampling *s = ask->sampling;
-    const int scores = ask->target >= 0;
     if (ask->target >= vocab)
         return SL_FAIL(SL_ERR_ARG, "sampler: target id %d, the vocabulary has %d", (int)ask->target,
                        vocab);
-    if (s->n_logprobs > SL_MAX_LOGPROBS)
-        return SL_FAIL(SL_ERR_ARG, "sampler: %d log-probabilities, at most %d", s->n_logprobs,
-                       SL_MAX_LOGPROBS);
-    if (!scores) SL_TRY(check_choice(ask, vocab));
+    if (ask->sampling->n_logprobs > SL_MAX_LOGPROBS)
+        return SL_FAIL(SL_ERR_ARG, "sampler: %d log-probabilities, at most %d",
+                       ask->sampling->n_logprobs, SL_MAX_LOGPROBS);
+    return ask->target >= 0 ? SL_OK : check_choice(ask, vocab);
+}
+
+sl_status sl_sampler_choose(float *logits, int vocab, const sl_choice_ask *ask, void *scratch,
+                            sl_choice *out) {
+    SL_TRY(sl_sampler_check(ask, vocab));
+    const sl_sampling *s = ask->sampling;
+    const int scores = ask->target >= 0;
 
     float max = 0.0f;
     SL_TRY(find_max(logits, vocab, &max));

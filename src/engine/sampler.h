@@ -63,6 +63,10 @@ typedef struct {
     sl_logprob top[SL_MAX_LOGPROBS]; /* highest first, ties by lower id */
 } sl_choice;
 
+/* Checks what is asked of a row against its vocabulary, as sl_sampler_choose() does first.
+ * Errors: SL_ERR_ARG naming the parameter. */
+sl_status sl_sampler_check(const sl_choice_ask *ask, int vocab);
+
 /* Bytes of scratch that sl_sampler_choose() needs for one row. */
 size_t sl_sampler_scratch_bytes(int vocab);
 
