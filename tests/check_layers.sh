@@ -16,7 +16,7 @@ while IFS=';' read -r from allowed sys; do
             echo "$h" | grep -qE "^($sys)" || { echo "$f: may not include <$h>"; bad=1; }
         done
         case $from in launch) ;; *)
-            if grep -nE '^ *# *if.*SL_(CUDA|NCCL)' "$f"; then
+            if grep -nE '^ *# *if.*SL_(CUDA|NCCL)( |$|\))' "$f"; then
                 echo "$f: optional parts are chosen by pointer, not by #ifdef"; bad=1
             fi ;;
         esac

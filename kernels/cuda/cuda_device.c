@@ -1,0 +1,138 @@
+/* The device's memory, copies and events. */
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "cuda/cuda_check.h"
+#include "cuda/cuda_state.h"
+
+struct sl_event {
+    cudaEvent_t event;
+};
+
+sl_status sl_cuda_take(sl_cuda *cuda, size_t bytes, const char *what, void **out) {
+    size_t offset;
+    SL_TRY(sl_cuda_pool_take(&cuda->pool, bytes, what, &offset));
+    *out = cuda->memory + offset;
+    return SL_OK;
+}
+
+static sl_status take(sl_backend *be, size_t bytes, const char *what, void **out) {
+    return sl_cuda_take(sl_cuda_of(be), bytes, what, out);
+}
+
+static void put(sl_backend *be, void *memory) {
+    sl_cuda *cuda = sl_cuda_of(be);
+    if (memory) sl_cuda_pool_put(&cuda->pool, (size_t)((char *)memory - cuda->memory));
+}
+
+static size_t budget_bytes(const sl_backend *be) {
+    return ((const sl_cuda *)be)->pool.budget_bytes;
+}
+
+static size_t used_bytes(const sl_backend *be) {
+    return ((const sl_cuda *)be)->pool.used_bytes;
+}
+
+static size_t peak_bytes(const sl_backend *be) {
+    return ((const sl_cuda *)be)->pool.peak_bytes;
+}
+
+static sl_status pin(sl_backend *be, void *host, size_t bytes) {
+    (void)be;
+    return SL_CUDA(cudaHostRegister(host, bytes, cudaHostRegisterDefault), "pin host memory");
+}
+
+static void unpin(sl_backend *be, void *host) {
+    (void)be;
+    if (host) (void)SL_CUDA(cudaHostUnregister(host), "unpin host memory");
+}
+
+static sl_status check_stream(sl_stream stream) {
+    if ((int)stream < 0 || stream >= SL_STREAM_COUNT)
+        return SL_FAIL(SL_ERR_ARG, "cuda backend: stream %d", (int)stream);
+    return SL_OK;
+}
+
+static sl_status copy(sl_backend *be, sl_stream stream, void *dst, const void *src, size_t bytes) {
+    SL_TRY(check_stream(stream));
+    if (bytes == 0) return SL_OK;
+    return SL_CUDA(
+        cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, sl_cuda_of(be)->stream[stream]),
+        "queue a copy");
+}
+
+static sl_status drain(sl_backend *be) {
+    sl_status st = SL_OK;
+    for (int i = 0; i < SL_STREAM_COUNT; i++) {
+        const sl_status now =
+            SL_CUDA(cudaStreamSynchronize(sl_cuda_of(be)->stream[i]), "finish queued work");
+        if (st == SL_OK) st = now;
+    }
+    return st;
+}
+
+static sl_status event_open(sl_backend *be, sl_event **out) {
+    (void)be;
+    sl_event *event = calloc(1, sizeof *event);
+    if (!event) return SL_FAIL(SL_ERR_NOMEM, "cuda backend: out of host memory");
+    const sl_status st = SL_CUDA(cudaEventCreate(&event->event), "make an event");
+    if (st != SL_OK) {
+        free(event);
+        return st;
+    }
+    *out = event;
+    return SL_OK;
+}
+
+static void event_close(sl_backend *be, sl_event *event) {
+    (void)be;
+    if (!event) return;
+    (void)SL_CUDA(cudaEventDestroy(event->event), "end an event");
+    free(event);
+}
+
+static sl_status record(sl_backend *be, sl_stream stream, sl_event *event) {
+    SL_TRY(check_stream(stream));
+    return SL_CUDA(cudaEventRecord(event->event, sl_cuda_of(be)->stream[stream]),
+                   "record an event");
+}
+
+static sl_status wait(sl_backend *be, sl_stream stream, sl_event *event) {
+    SL_TRY(check_stream(stream));
+    return SL_CUDA(cudaStreamWaitEvent(sl_cuda_of(be)->stream[stream], event->event, 0),
+                   "wait for an event");
+}
+
+static sl_status is_done(sl_backend *be, sl_event *event, int *done_out) {
+    (void)be;
+    const cudaError_t got = cudaEventQuery(event->event);
+    if (got != cudaErrorNotReady) SL_TRY(SL_CUDA(got, "work before an event"));
+    *done_out = got == cudaSuccess;
+    return SL_OK;
+}
+
+static sl_status elapsed(sl_backend *be, sl_event *from, sl_event *to, double *seconds_out) {
+    (void)be;
+    float ms = 0.0f;
+    SL_TRY(SL_CUDA(cudaEventElapsedTime(&ms, from->event, to->event), "time between events"));
+    *seconds_out = (double)ms * 1e-3;
+    return SL_OK;
+}
+
+const sl_device_ops sl_cuda_device_ops = {
+    .take = take,
+    .put = put,
+    .budget_bytes = budget_bytes,
+    .used_bytes = used_bytes,
+    .peak_bytes = peak_bytes,
+    .pin = pin,
+    .unpin = unpin,
+    .copy = copy,
+    .drain = drain,
+    .event_open = event_open,
+    .event_close = event_close,
+    .record = record,
+    .wait = wait,
+    .is_done = is_done,
+    .elapsed = elapsed,
+};

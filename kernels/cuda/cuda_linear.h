@@ -1,0 +1,67 @@
+/* cuda_linear.h - launchers of the matrix products that read packed weights.
+ *
+ * All buffers are on the device; work is queued on `stream`, and the calls do not wait.
+ * Layer: kernels/cuda.  May include: base, model.  Thread safety: as CUDA's.
+ * Errors of all: SL_ERR_ARG (shapes, dtypes), SL_ERR_DEVICE (launch refused).
+ */
+#ifndef SL_CUDA_LINEAR_H
+#define SL_CUDA_LINEAR_H
+
+#include <cuda_runtime_api.h>
+
+#include "base/dtype.h"
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Rows up to which a product with packed weights decodes them on the way; above, they are unpacked
+ * once and cuBLAS multiplies.  H100, 2026-11-23, bench_cuda few, OPT-6.7B's fc1 in 4 bits: 32 rows
+ * take 70 us decoded on the way; 33 take 122 us unpacked, of which 60 are the unpacking. */
+enum { SL_CUDA_FEW_ROWS = 32 };
+
+/* A product's weights: rows of one slab, or of several that lie one after another. */
+typedef struct {
+    const void *data;
+    sl_dtype dtype; /* F16, Q8G64 or Q4G64 */
+    size_t row_bytes;
+    int n_rows; /* outputs */
+    int cols;   /* inputs */
+} sl_cuda_matrix;
+
+/* Where a product goes. */
+typedef struct {
+    void *y;           /* [n, ldy], columns [0, n_rows of the matrix) written */
+    int ldy;           /* elements */
+    int is_f32;        /* y's elements: float32, else f16 */
+    int accumulate;    /* y += */
+    const float *bias; /* float32 [n_rows of the matrix], or NULL */
+} sl_cuda_product;
+
+/* y[r, c] = packed row r, element c as f16: the same values that the fused product uses.
+ *   y  f16, [w->n_rows, w->cols], dense;  w: Q8G64 or Q4G64 */
+sl_status sl_cuda_unpack(void *y, const sl_cuda_matrix *w, cudaStream_t stream);
+
+/* Packs f16 rows as model/pack.h does, to the same bytes.  row_bytes: sl_dtype_row_bytes().
+ *   row  packed, [n_rows, row_bytes];  x: f16, [n_rows, cols], dense */
+sl_status sl_cuda_pack(void *row, const void *x, sl_dtype dtype, size_t row_bytes, int n_rows,
+                       int cols, cudaStream_t stream);
+
+/* 1 where the fused product takes these weights and rows. */
+int sl_cuda_linear_few_takes(const sl_cuda_matrix *w, const void *x, int n);
+
+/* y = x W^T, weights decoded in registers on their way to the tensor cores; every weight is read
+ * once.  x: f16, [n, w->cols], dense, n <= SL_CUDA_FEW_ROWS.  A row's bits do not depend on n. */
+sl_status sl_cuda_linear_few(const sl_cuda_product *out, const void *x, const sl_cuda_matrix *w,
+                             int n, cudaStream_t stream);
+
+/* The same for any shape and dtype, a warp per element: for what neither the fused product nor
+ * cuBLAS takes (rows of odd width or alignment). */
+sl_status sl_cuda_linear_any(const sl_cuda_product *out, const void *x, const sl_cuda_matrix *w,
+                             int n, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
