@@ -14,13 +14,14 @@ packages=(
     libjansson-dev               # JSON
     libpcre2-dev libutf8proc-dev # tokenizers
     libzip-dev                   # torch checkpoints
+    liburing-dev                 # the disk tier
     liburing-dev                 # weights and cache on disk
     ca-certificates python3 python3-pip # launch/fetch-model.sh
 )
 test_packages=(
-    libcmocka-dev                    # unit tests
-    clang libclang-rt-dev libomp-dev # ThreadSanitizer with OpenMP, libFuzzer
-    clang-format-14                  # its version decides how lines break
+    libcmocka-dev         # unit tests
+    clang libclang-rt-dev # ThreadSanitizer, libFuzzer
+    clang-format-14       # its version decides how lines break
     shellcheck
 )
 

@@ -2,7 +2,6 @@
 
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
-find_package(OpenMP COMPONENTS C)
 find_package(MPI COMPONENTS C)
 pkg_check_modules(JANSSON IMPORTED_TARGET jansson)
 pkg_check_modules(PCRE2 IMPORTED_TARGET libpcre2-8)
@@ -15,8 +14,7 @@ set(missing "")
 foreach(pair
     "JANSSON_FOUND=libjansson-dev" "PCRE2_FOUND=libpcre2-dev" "LIBZIP_FOUND=libzip-dev"
     "UTF8PROC_FOUND=libutf8proc-dev" "LIBURING_FOUND=liburing-dev"
-    "OPENBLAS_FOUND=libopenblas-dev" "MPI_C_FOUND=libopenmpi-dev openmpi-bin"
-    "OpenMP_C_FOUND=gcc (or libomp-dev for clang)")
+    "OPENBLAS_FOUND=libopenblas-dev" "MPI_C_FOUND=libopenmpi-dev openmpi-bin")
   string(REPLACE "=" ";" pair "${pair}")
   list(GET pair 0 found)
   list(GET pair 1 package)
