@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by tests of the real model: sets $model, or ends the test with 77.
 model=${SLUICE_TEST_GGUF:-${XDG_CACHE_HOME:-$HOME/.cache}/sluice/SmolLM2-135M-Instruct.Q4_1.gguf}
 if [ ! -f "$model" ]; then

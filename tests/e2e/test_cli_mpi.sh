@@ -101,7 +101,7 @@ done
 # The second rank: the one that has no end of the pipe open.
 second=
 for pid in $(pgrep -f "^$sluice run --model $model --input pipe"); do
-    ls -l "/proc/$pid/fd" 2>/dev/null | grep -q "$work/pipe" || second=$pid
+    [ -n "$(find "/proc/$pid/fd" -lname "*$work/pipe*" 2>/dev/null)" ] || second=$pid
 done
 if [ -n "$second" ]; then
     kill -KILL "$second"
