@@ -15,7 +15,6 @@ packages=(
     libpcre2-dev libutf8proc-dev # tokenizers
     libzip-dev                   # torch checkpoints
     liburing-dev                 # the disk tier
-    liburing-dev                 # weights and cache on disk
     ca-certificates python3 python3-pip # launch/fetch-model.sh
 )
 test_packages=(
