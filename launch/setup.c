@@ -215,7 +215,10 @@ static sl_status open_cuda(sl_setup *setup, int n_devices) {
     const int device = info->n_local_ranks > 0 ? info->local_rank % n_devices : 0;
     const int n_local = info->n_local_ranks > 0 ? info->n_local_ranks : 1;
     const int n_sharing = (n_local + n_devices - 1) / n_devices;
-    const sl_policy *p = &setup->policy;
+    sl_policy *p = &setup->policy;
+    /* The device computes on f16 and on our own low-bit formats. */
+    if (p->weights_dtype == SL_DTYPE_AS_STORED || p->weights_dtype == SL_DTYPE_F32)
+        p->weights_dtype = SL_DTYPE_F16;
     sl_cuda_options cuda = {.device = device,
                             .memory_bytes = setup->options->gpu_mem_bytes,
                             .max_rows = p->max_rows,

@@ -181,6 +181,14 @@ int sl_cuda_device_count(void) {
     return 0;
 }
 
+sl_status sl_cuda_free_bytes(int device, size_t *out) {
+    size_t free_bytes, all_bytes;
+    SL_TRY(SL_CUDA(cudaSetDevice(device), "use the GPU"));
+    SL_TRY(SL_CUDA(cudaMemGetInfo(&free_bytes, &all_bytes), "ask for the GPU's free memory"));
+    *out = free_bytes;
+    return SL_OK;
+}
+
 static sl_status check_device(int device) {
     int major = 0, minor = 0;
     SL_TRY(SL_CUDA(cudaSetDevice(device), "use the GPU"));
