@@ -138,15 +138,12 @@ static const char *head_keys(const attention *a, const sl_segment *segment, int 
            (size_t)kv_head * format->head_bytes;
 }
 
-/* Pages lie anywhere, so the hardware cannot guess the next one. */
-static void prefetch_head(const attention *a, const sl_segment *segment, int kv_head, int base) {
+/* Pages lie anywhere, so the hardware cannot guess the next one.  Its keys are asked for before
+ * this page is expanded and its values afterwards: a core waits when it has some 16 lines under
+ * way. */
+static void prefetch_head(const sl_kv_format *format, const char *head) {
     enum { CACHE_LINE = 64 };
-    const sl_kv_format *format = &a->cache->format;
-    const char *keys = head_keys(a, segment, kv_head, base);
-    for (size_t i = 0; i < format->head_bytes; i += CACHE_LINE) {
-        __builtin_prefetch(keys + i);
-        __builtin_prefetch(keys + format->half_bytes + i);
-    }
+    for (size_t i = 0; i < format->head_bytes; i += CACHE_LINE) __builtin_prefetch(head + i);
 }
 
 /* One head's codes and pairs in a page of a group format. */
@@ -202,8 +199,12 @@ static void attend_tile(const attention *a, const row_tile *tile, int kv_head, f
     for (int base = start - start % SL_PAGE_TOKENS; base < end; base += SL_PAGE_TOKENS) {
         const int n_valid = end - base < SL_PAGE_TOKENS ? end - base : SL_PAGE_TOKENS;
         const char *keys = head_keys(a, segment, kv_head, base);
-        if (base + SL_PAGE_TOKENS < end) prefetch_head(a, segment, kv_head, base + SL_PAGE_TOKENS);
+        const char *next = base + SL_PAGE_TOKENS < end
+                               ? head_keys(a, segment, kv_head, base + SL_PAGE_TOKENS)
+                               : NULL;
+        if (next) prefetch_head(format, next);
         expand_head(a, &ws, keys, n_valid);
+        if (next) prefetch_head(format, next + format->half_bytes);
         for (int i = 0; i < n_groups; i++) {
             const int q0 = group_start(i, n_groups, n_queries);
             const int n = group_start(i + 1, n_groups, n_queries) - q0;
