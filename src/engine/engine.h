@@ -125,9 +125,9 @@ void sl_engine_release(sl_engine *engine, const sl_engine_result *result);
 /* Counters of this rank since open. */
 typedef struct {
     int rank;
-    int first_layer, last_layer;        /* slice [first, last) */
-    size_t weight_bytes[SL_TIER_COUNT]; /* packed bytes of the slice's weights, by home */
-    size_t cpu_budget_bytes, cpu_peak_bytes;
+    int first_layer, last_layer;             /* slice [first, last) */
+    size_t weight_bytes[SL_TIER_COUNT];      /* packed bytes of the slice's weights, by home */
+    size_t cpu_budget_bytes, cpu_peak_bytes; /* peak: pages never used are not counted */
     size_t gpu_budget_bytes, gpu_peak_bytes; /* 0 without a device */
     size_t disk_budget_bytes;
     uint64_t disk_read_bytes;

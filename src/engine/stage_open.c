@@ -292,28 +292,37 @@ void sl_stage_close(sl_stage *s) {
     free(s);
 }
 
+/* Host memory at its peak: what was taken, less the pages that no sequence has ever touched, which
+ * the system has never had to give. */
+static size_t cpu_peak_bytes(const sl_stage *s, size_t page_bytes) {
+    const size_t peak = sl_tier_peak_bytes(s->cpu);
+    if (!s->kv || s->fast != s->cpu) return peak;
+    const size_t untouched = (size_t)(sl_kv_n_pages(s->kv) - sl_kv_peak(s->kv));
+    return peak - untouched * page_bytes * (size_t)sl_stage_n_layers(s);
+}
+
 void sl_stage_get_stats(const sl_stage *s, sl_stage_stats *out) {
+    const size_t page_bytes =
+        sl_kv_format_make(s->opt.cache_dtype, s->config.n_kv_heads, s->config.head_dim).page_bytes;
     const sl_weights_size weights = sl_weights_bytes(s->weights);
     sl_disk_stats disk;
     sl_weights_disk_stats(s->weights, &disk);
-    *out = (sl_stage_stats){
-        .disk_read_bytes = disk.read_bytes,
-        .disk_read_s = disk.read_busy_s,
-        .uploaded_bytes = sl_weights_uploaded_bytes(s->weights),
-        .cpu_peak_bytes = sl_tier_peak_bytes(s->cpu),
-        .gpu_budget_bytes = s->gpu ? sl_tier_budget_bytes(s->gpu) : 0,
-        .gpu_peak_bytes = s->gpu ? s->device->peak_bytes(s->opt.backend) : 0,
-        .page_bytes =
-            sl_kv_format_make(s->opt.cache_dtype, s->config.n_kv_heads, s->config.head_dim)
-                .page_bytes,
-        .pages_total = s->kv ? sl_kv_n_pages(s->kv) : 0,
-        .pages_peak = s->kv ? sl_kv_peak(s->kv) : 0,
-        .pages_free = s->kv ? sl_kv_n_free(s->kv) : 0,
-        .compute_s = s->compute_s,
-        .wait_s = s->wait_s,
-        .sent_bytes = s->sent_bytes,
-        .received_bytes = s->received_bytes,
-        .n_steady_takes =
-            sl_tier_n_taken(s->cpu) + (s->gpu ? sl_tier_n_taken(s->gpu) : 0) - s->taken_at_start};
+    *out = (sl_stage_stats){.disk_read_bytes = disk.read_bytes,
+                            .disk_read_s = disk.read_busy_s,
+                            .uploaded_bytes = sl_weights_uploaded_bytes(s->weights),
+                            .cpu_peak_bytes = cpu_peak_bytes(s, page_bytes),
+                            .gpu_budget_bytes = s->gpu ? sl_tier_budget_bytes(s->gpu) : 0,
+                            .gpu_peak_bytes = s->gpu ? s->device->peak_bytes(s->opt.backend) : 0,
+                            .page_bytes = page_bytes,
+                            .pages_total = s->kv ? sl_kv_n_pages(s->kv) : 0,
+                            .pages_peak = s->kv ? sl_kv_peak(s->kv) : 0,
+                            .pages_free = s->kv ? sl_kv_n_free(s->kv) : 0,
+                            .compute_s = s->compute_s,
+                            .wait_s = s->wait_s,
+                            .sent_bytes = s->sent_bytes,
+                            .received_bytes = s->received_bytes,
+                            .n_steady_takes = sl_tier_n_taken(s->cpu) +
+                                              (s->gpu ? sl_tier_n_taken(s->gpu) : 0) -
+                                              s->taken_at_start};
     memcpy(out->weight_bytes, weights.resident_bytes, sizeof out->weight_bytes);
 }

@@ -343,9 +343,9 @@ static void many_requests_pass_through_few_seats_and_pages(void **state) {
         run_results_free(results, N_MANY);
         if (!scarce) {
             const size_t n_layers = (size_t)(stats.last_layer - stats.first_layer);
-            const size_t unused = (size_t)(stats.pages_total - 5) * stats.page_bytes * n_layers;
+            const size_t beyond = (size_t)(stats.pages_peak - 5) * stats.page_bytes * n_layers;
             assert_int_equal(stats.pages_total, 6 * 4);
-            options.policy.cpu_budget_bytes = stats.cpu_peak_bytes - unused;
+            options.policy.cpu_budget_bytes = stats.cpu_peak_bytes - beyond;
         } else {
             assert_int_equal(stats.pages_total, 5);
         }
