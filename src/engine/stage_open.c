@@ -89,6 +89,7 @@ static int fits(const sl_stage *s, const memory_plan *plan, const sl_weights_siz
         if (!tier) continue;
         size_t need = w->resident_bytes[t] + w->ring_bytes[t];
         need += tier == s->fast ? plan->buffers + plan->pages : plan->wire;
+        if (t == SL_TIER_CPU) need += w->loading_bytes;
         if (need <= sl_tier_budget_bytes(tier)) continue;
         *kind_out = (sl_tier_kind)t;
         *short_out = need - sl_tier_budget_bytes(tier);

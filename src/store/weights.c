@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/parallel.h"
 #include "store/packed_file.h"
 
 typedef struct {
@@ -99,6 +100,8 @@ static sl_status lay_out(sl_weights *w, const sl_source *source) {
         }
         if (l->bytes[SL_TIER_DISK] > most_fetched) most_fetched = l->bytes[SL_TIER_DISK];
         if (upload_bytes(w, l) > most_uploaded) most_uploaded = upload_bytes(w, l);
+        if (l->bytes[SL_TIER_GPU] > w->size.loading_bytes)
+            w->size.loading_bytes = l->bytes[SL_TIER_GPU];
     }
     SL_TRY(sl_size_mul(N_HALVES, most_fetched, &w->size.ring_bytes[SL_TIER_CPU]));
     return sl_size_mul(N_HALVES, most_uploaded, &w->size.ring_bytes[SL_TIER_GPU]);
@@ -178,14 +181,42 @@ static void put_pinned(sl_weights *w, void *memory) {
     sl_tier_put(w->cpu, memory);
 }
 
-/* Reads one piece to its place in the tier that computes. */
-static sl_status load_fast(sl_weights *w, const sl_source *source, const packed_layer *l, int p,
-                           unsigned char *dst) {
-    if (!w->opt.device) return sl_layout_read(source, &l->layout, p, dst);
-    const sl_device_ops *dev = w->opt.device;
-    SL_TRY(sl_layout_read(source, &l->layout, p, w->staging));
-    SL_TRY(dev->copy(w->opt.be, SL_STREAM_H2D, dst, w->staging, l->layout.pieces[p].bytes));
-    return dev->drain(w->opt.be); /* the staging buffer is used again */
+/* Pieces of a layer being read by several threads. */
+typedef struct {
+    const sl_source *source;
+    const packed_layer *l;
+    unsigned char *const *to; /* [n_pieces] host memory; NULL: not read now */
+} reading_layer;
+
+static sl_status read_piece(void *context, int piece) {
+    const reading_layer *r = context;
+    if (!r->to[piece]) return SL_OK;
+    return sl_layout_read(r->source, &r->l->layout, piece, r->to[piece]);
+}
+
+/* Reads the layer's pieces that live in memory; those of a device by way of the staging buffer. */
+static sl_status read_layer(sl_weights *w, const sl_source *source, packed_layer *l,
+                            unsigned char **fast) {
+    const int n = l->layout.n_pieces;
+    unsigned char **to = calloc((size_t)n, sizeof *to);
+    if (!to) return SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
+    unsigned char *next = w->staging;
+    for (int p = 0; p < n; p++) {
+        to[p] = l->host[p];
+        if (!fast[p]) continue;
+        to[p] = w->opt.device ? next : fast[p];
+        next += piece_room(&l->layout.pieces[p]);
+    }
+    const reading_layer reading = {source, l, to};
+    sl_status st = sl_parallel_for(0, n, read_piece, (void *)&reading);
+    for (int p = 0; st == SL_OK && w->opt.device && p < n; p++)
+        if (fast[p])
+            st = w->opt.device->copy(w->opt.be, SL_STREAM_H2D, fast[p], to[p],
+                                     l->layout.pieces[p].bytes);
+    /* The staging buffer is used again. */
+    if (st == SL_OK && w->opt.device) st = w->opt.device->drain(w->opt.be);
+    free(to);
+    return st;
 }
 
 static sl_status load_layer(sl_weights *w, const sl_source *source, packed_layer *l) {
@@ -198,38 +229,39 @@ static sl_status load_layer(sl_weights *w, const sl_source *source, packed_layer
     if (l->bytes[w->fast])
         SL_TRY(sl_tier_take(w->opt.device ? w->gpu : w->cpu, l->bytes[w->fast], "a layer's weights",
                             &l->fast));
-    unsigned char *fast = l->fast, *lower = NULL;
+    unsigned char *next = l->fast, *lower = NULL;
     if (w->opt.device && l->bytes[SL_TIER_CPU]) {
         SL_TRY(take_pinned(w, l->bytes[SL_TIER_CPU], "a layer's weights", &lower));
         l->lower = lower;
     }
+    unsigned char **fast = calloc((size_t)l->layout.n_pieces, sizeof *fast);
+    if (!fast) return SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
     int s = 0;
     for (int p = 0; p < l->layout.n_pieces; p++) {
         const sl_piece *piece = &l->layout.pieces[p];
-        unsigned char *data = NULL;
         if (l->home[p] == w->fast) {
-            data = fast;
-            fast += piece_room(piece);
-            SL_TRY(load_fast(w, source, l, p, data));
+            fast[p] = next;
+            next += piece_room(piece);
         } else if (l->home[p] == SL_TIER_CPU) {
             l->host[p] = lower;
             lower += piece_room(piece);
-            SL_TRY(sl_layout_read(source, &l->layout, p, l->host[p]));
         }
         if (sl_role_is_vector(piece->role)) {
-            l->view.vector[piece->role] = (const float *)(const void *)data;
+            l->view.vector[piece->role] = (const float *)(const void *)fast[p];
             continue;
         }
         sl_weight *m = &l->view.matrix[piece->role];
         l->slabs[s] = (sl_slab){piece->dtype,     (int)piece->row0, (int)piece->n_rows,
-                                (int)piece->cols, piece->row_bytes, data};
+                                (int)piece->cols, piece->row_bytes, fast[p]};
         if (m->n_slabs == 0) m->slabs = &l->slabs[s];
         m->n_slabs++;
         m->rows += (int)piece->n_rows;
         m->cols = (int)piece->cols;
         s++;
     }
-    return SL_OK;
+    const sl_status st = read_layer(w, source, l, fast);
+    free(fast);
+    return st;
 }
 
 /* The packed file of the disk-homed pieces. */
@@ -286,16 +318,6 @@ static sl_status open_rings(sl_weights *w) {
     return SL_OK;
 }
 
-/* The largest piece that is loaded straight into device memory. */
-static size_t staging_bytes(const sl_weights *w) {
-    size_t most = 0;
-    for (int i = 0; i < w->n_packed; i++)
-        for (int p = 0; p < w->layer[i].layout.n_pieces; p++)
-            if (w->layer[i].home[p] == SL_TIER_GPU && w->layer[i].layout.pieces[p].bytes > most)
-                most = w->layer[i].layout.pieces[p].bytes;
-    return most;
-}
-
 sl_status sl_weights_open(const sl_weights_options *options, sl_tier *gpu, sl_tier *cpu,
                           sl_weights **out) {
     sl_status st = SL_OK;
@@ -303,8 +325,8 @@ sl_status sl_weights_open(const sl_weights_options *options, sl_tier *gpu, sl_ti
     SL_TRY(open_plan(options, &w));
     w->gpu = gpu;
     w->cpu = cpu;
-    if (staging_bytes(w))
-        SL_GO(take_pinned(w, staging_bytes(w), "the loading buffer", &w->staging));
+    if (w->size.loading_bytes)
+        SL_GO(take_pinned(w, w->size.loading_bytes, "the loading buffer", &w->staging));
     for (int i = 0; i < w->n_packed; i++) SL_GO(load_layer(w, options->source, &w->layer[i]));
     put_pinned(w, w->staging);
     w->staging = NULL;

@@ -63,6 +63,7 @@ typedef struct {
 typedef struct {
     size_t resident_bytes[SL_TIER_COUNT]; /* pieces by home; DISK: in the packed file */
     size_t ring_bytes[SL_TIER_COUNT];     /* GPU: on the way from the host; CPU: from disk */
+    size_t loading_bytes;                 /* of host memory while a device is loaded */
 } sl_weights_size;
 
 /* What open will take.  Pure, quick: reads nothing. */
