@@ -22,6 +22,20 @@ static __device__ __forceinline__ uint32_t sl_as_bits(__half2 h) {
     return bits;
 }
 
+/* 16 bytes that are read once: the L2 cache fetches their neighbours with them, since the same warp
+ * comes for those next, and device memory is slow to give 64 bytes at a time. */
+static __device__ __forceinline__ uint4 sl_load_stream(const void *from) {
+    uint4 v;
+#if __CUDA_ARCH__ >= 800
+    asm("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0,%1,%2,%3}, [%4];"
+        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+        : "l"(from));
+#else
+    v = __ldg((const uint4 *)from);
+#endif
+    return v;
+}
+
 /* Codes become halves without a conversion: 0x6400 | q is 1024 + q, and subtracting 1024 is exact.
  * Then q * step + min is one fused multiply-add, rounded once to f16: every CUDA kernel that reads
  * packed data sees the same f16 values. */

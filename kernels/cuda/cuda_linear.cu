@@ -5,9 +5,7 @@
 #include "cuda/cuda_mma.cuh"
 #include "model/pack.h"
 
-/* Eight warps share a tile of outputs and take turns along the row, 512 bytes of every row at a
- * time: enough loads in flight for device memory, and whole cache lines. */
-enum { WARP = 32, N_WARPS = 8, THREADS = WARP * N_WARPS, TILE_ROWS = 16, TILE_COLS = 8 };
+enum { WARP = 32, N_WARPS = 8, THREADS = WARP * N_WARPS };
 
 static __device__ void put_product(const sl_cuda_product &out, size_t row, int col, float v) {
     const size_t at = row * out.ldy + col;
@@ -21,113 +19,270 @@ static __device__ void put_product(const sl_cuda_product &out, size_t row, int c
 
 /* ---- fused product of few rows ----
  *
- * Outputs are the rows of A, rows of x the columns of B.  A thread's 16 bytes of codes are E
- * consecutive elements of one weight row; since k may be permuted at will, it takes the same E
- * elements of x, and step s of the tensor core works on elements 4s to 4s + 3 of every thread. */
+ * Outputs are the rows of A, rows of x the columns of B.  A thread decodes FEW_ELEMS consecutive
+ * elements of one weight row; since the order of k is free, it takes the same elements of x, and a
+ * step of the tensor core works on four of them from every thread.  The rows of x stand in shared
+ * memory for all warps.  Where outputs alone do not fill the device, blocks share them by parts of
+ * k, and a second kernel adds the parts in order; how k is cut depends on the matrix alone, so that
+ * a row has the same bits in every batch. */
 
-template <int BITS> struct codes_of { /* of one thread and row: 16 bytes and their group */
-    uint4 code;
-    __half2 step, min;
+enum {
+    FEW_WARPS = 4,
+    FEW_THREADS = FEW_WARPS * WARP,
+    FEW_M_TILES = 2, /* 16 outputs each, to a warp: they share every read of x */
+    FEW_OUTPUTS = FEW_WARPS * FEW_M_TILES * 16,
+    FEW_ELEMS = 32, /* of k, of one row, to a thread: 16 bytes of 4-bit codes */
+    FEW_CHUNK = 4 * FEW_ELEMS,
+    FEW_UNITS = FEW_ELEMS / 8,
+    FEW_LD = FEW_CHUNK + 16, /* halves between rows of x; see few_order() */
+    FEW_BLOCKS = 384,        /* that fill the largest devices */
+    FEW_LEAST_CHUNKS = 4
+};
+
+/* Threads t and t + 2 would read the same banks of x; those with t >= 2 take their eights of
+ * elements in the order 1, 0, 3, 2, and rows 32 bytes apart fill the rest. */
+static __device__ __forceinline__ int few_order(int unit, int t) {
+    return unit ^ (t >> 1);
+}
+
+template <int BITS> struct few_codes { /* of one thread and row */
+    uint32_t word[BITS];
+    uint32_t pair;
 };
 
 template <int BITS>
-static __device__ __forceinline__ void load_codes(codes_of<BITS> *c, const uint8_t *row,
-                                                  size_t code_bytes, int k, bool valid) {
-    if (valid) {
-        c->code = __ldg((const uint4 *)(row + (size_t)k * BITS / 8));
-        sl_load_pair(row + code_bytes + (size_t)(k / SL_GROUP_ELEMS) * 4, &c->step, &c->min);
-    } else {
-        c->code = make_uint4(0, 0, 0, 0);
-        c->step = c->min = __float2half2_rn(0.0f);
-    }
-}
-
-/* Elements 8u to 8u + 7 as four pairs. */
-template <int BITS>
-static __device__ __forceinline__ void decode8(uint32_t out[4], const codes_of<BITS> &c, int u) {
-    const uint32_t word[4] = {c.code.x, c.code.y, c.code.z, c.code.w};
-    if (BITS == 4) {
-        sl_decode_q4x8(out, word[u], c.step, c.min);
-    } else {
-        sl_decode_q8x4(out, word[2 * u], c.step, c.min);
-        sl_decode_q8x4(out + 2, word[2 * u + 1], c.step, c.min);
-    }
-}
-
-template <int BITS, int M_TILES, int N_TILES>
-static __global__ void __launch_bounds__(THREADS)
-    linear_few_kernel(sl_cuda_product out, const __half *x, sl_cuda_matrix w, size_t code_bytes,
-                      int n) {
-    enum { E = 128 / BITS, UNITS = E / 8, CHUNK = 4 * E };
-    __shared__ float sums[N_WARPS][M_TILES * TILE_ROWS][N_TILES * TILE_COLS + 1];
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    const int row0 = blockIdx.x * M_TILES * TILE_ROWS;
-
-    const uint8_t *row[M_TILES][2];
-    for (int m = 0; m < M_TILES; m++)
-        for (int h = 0; h < 2; h++) { /* rows beyond the matrix repeat its last one */
-            const int r = min(row0 + m * TILE_ROWS + h * 8 + g, w.n_rows - 1);
-            row[m][h] = (const uint8_t *)w.data + (size_t)r * w.row_bytes;
+static __device__ __forceinline__ void load_codes(few_codes<BITS> *c, const uint8_t *row,
+                                                  size_t code_bytes, int k, int cols, int t) {
+    const bool swap = few_order(0, t) != 0; /* here, so that registers are not indexed later */
+#pragma unroll
+    for (int i = 0; i < BITS; i += 4) { /* 16 bytes hold 128 / BITS elements */
+        const int at = k + i / 4 * (128 / BITS);
+        const uint4 v =
+            at < cols ? sl_load_stream(row + (size_t)at * BITS / 8) : make_uint4(0, 0, 0, 0);
+        if (BITS == 4) {
+            c->word[i] = swap ? v.y : v.x, c->word[i + 1] = swap ? v.x : v.y;
+            c->word[i + 2] = swap ? v.w : v.z, c->word[i + 3] = swap ? v.z : v.w;
+        } else {
+            c->word[i] = swap ? v.z : v.x, c->word[i + 1] = swap ? v.w : v.y;
+            c->word[i + 2] = swap ? v.x : v.z, c->word[i + 3] = swap ? v.y : v.w;
         }
-    float acc[M_TILES][N_TILES][4] = {};
-    codes_of<BITS> next[M_TILES][2];
-    int k = warp * CHUNK + t * E;
-    for (int m = 0; m < M_TILES; m++)
-        for (int h = 0; h < 2; h++) load_codes(&next[m][h], row[m][h], code_bytes, k, k < w.cols);
+    }
+    c->pair = k < cols ? __ldg((const unsigned int *)(row + code_bytes) + k / SL_GROUP_ELEMS) : 0;
+}
 
-    for (int k0 = warp * CHUNK; k0 < w.cols; k0 += N_WARPS * CHUNK) {
-        codes_of<BITS> now[M_TILES][2];
-        const int k_now = k;
-        k += N_WARPS * CHUNK;
-        for (int m = 0; m < M_TILES; m++)
+/* The thread's `unit`-th eight, in its own order, as four pairs. */
+template <int BITS>
+static __device__ __forceinline__ void decode_unit(uint32_t out[4], const few_codes<BITS> &c,
+                                                   int unit) {
+    const __half2 p = sl_as_half2(c.pair), step = __low2half2(p), min = __high2half2(p);
+    if (BITS == 4) {
+        sl_decode_q4x8(out, c.word[unit], step, min);
+    } else {
+        sl_decode_q8x4(out, c.word[2 * unit], step, min);
+        sl_decode_q8x4(out + 2, c.word[2 * unit + 1], step, min);
+    }
+}
+
+typedef struct {
+    sl_cuda_product out;
+    const __half *x;
+    sl_cuda_matrix w;
+    size_t code_bytes;
+    int n;
+    int n_splits, split_chunks; /* of k */
+    float *partial;             /* [n_splits, n, w.n_rows] where n_splits > 1 */
+} few_args;
+
+template <int N_TILES>
+static __device__ __forceinline__ void load_x(__half (*tile)[FEW_LD], const few_args &a, int k0) {
+    for (int i = threadIdx.x; i < N_TILES * 8 * FEW_CHUNK / 8; i += FEW_THREADS) {
+        const int r = i / (FEW_CHUNK / 8), k = i % (FEW_CHUNK / 8) * 8;
+        const bool valid = r < a.n && k0 + k < a.w.cols;
+        sl_copy16(&tile[r][k], a.x + (valid ? (size_t)r * a.w.cols + k0 + k : 0), valid);
+    }
+    sl_copy_commit();
+}
+
+template <int BITS, int N_TILES>
+static __global__ void __launch_bounds__(FEW_THREADS) linear_few_kernel(few_args a) {
+    __shared__ __align__(16) __half x_tile[2][N_TILES * 8][FEW_LD];
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    const int output0 = (blockIdx.x * FEW_WARPS + warp) * FEW_M_TILES * 16;
+    const int split = blockIdx.y;
+    const int first = split * a.split_chunks;
+    const int last = min(first + a.split_chunks, (a.w.cols + FEW_CHUNK - 1) / FEW_CHUNK);
+
+    const uint8_t *row[FEW_M_TILES][2];
+#pragma unroll
+    for (int m = 0; m < FEW_M_TILES; m++)
+        for (int h = 0; h < 2; h++) /* outputs beyond the matrix repeat its last one */
+            row[m][h] = (const uint8_t *)a.w.data +
+                        (size_t)min(output0 + m * 16 + h * 8 + g, a.w.n_rows - 1) * a.w.row_bytes;
+    float acc[FEW_M_TILES][N_TILES][4] = {};
+    few_codes<BITS> next[FEW_M_TILES][2];
+    load_x<N_TILES>(x_tile[0], a, first * FEW_CHUNK);
+#pragma unroll
+    for (int m = 0; m < FEW_M_TILES; m++)
+        for (int h = 0; h < 2; h++)
+            load_codes<BITS>(&next[m][h], row[m][h], a.code_bytes,
+                             first * FEW_CHUNK + t * FEW_ELEMS, a.w.cols, t);
+
+    for (int chunk = first; chunk < last; chunk++) {
+        const int stage = (chunk - first) & 1;
+        sl_copy_wait<0>();
+        __syncthreads(); /* this chunk of x is here, and the one before has been used */
+        few_codes<BITS> now[FEW_M_TILES][2];
+        if (chunk + 1 < last) load_x<N_TILES>(x_tile[stage ^ 1], a, (chunk + 1) * FEW_CHUNK);
+#pragma unroll
+        for (int m = 0; m < FEW_M_TILES; m++)
             for (int h = 0; h < 2; h++) {
                 now[m][h] = next[m][h];
-                load_codes(&next[m][h], row[m][h], code_bytes, k, k < w.cols);
+                if (chunk + 1 < last)
+                    load_codes<BITS>(&next[m][h], row[m][h], a.code_bytes,
+                                     (chunk + 1) * FEW_CHUNK + t * FEW_ELEMS, a.w.cols, t);
             }
 #pragma unroll
-        for (int u = 0; u < UNITS; u++) {
-            uint4 b[N_TILES];
-            for (int j = 0; j < N_TILES; j++) {
-                const int r = j * TILE_COLS + g, at = k_now + 8 * u;
-                b[j] = r < n && at < w.cols ? __ldg((const uint4 *)(x + (size_t)r * w.cols + at))
-                                            : make_uint4(0, 0, 0, 0);
-            }
-            for (int m = 0; m < M_TILES; m++) {
+        for (int u = 0; u < FEW_UNITS; u++) {
+            uint32_t first_half[FEW_M_TILES][4], second_half[FEW_M_TILES][4];
+#pragma unroll
+            for (int m = 0; m < FEW_M_TILES; m++) {
                 uint32_t upper[4], lower[4];
-                decode8<BITS>(upper, now[m][0], u);
-                decode8<BITS>(lower, now[m][1], u);
-                const uint32_t first[4] = {upper[0], lower[0], upper[1], lower[1]};
-                const uint32_t second[4] = {upper[2], lower[2], upper[3], lower[3]};
-                for (int j = 0; j < N_TILES; j++) {
-                    sl_mma(acc[m][j], first, b[j].x, b[j].y);
-                    sl_mma(acc[m][j], second, b[j].z, b[j].w);
+                decode_unit<BITS>(upper, now[m][0], u);
+                decode_unit<BITS>(lower, now[m][1], u);
+                first_half[m][0] = upper[0], first_half[m][1] = lower[0];
+                first_half[m][2] = upper[1], first_half[m][3] = lower[1];
+                second_half[m][0] = upper[2], second_half[m][1] = lower[2];
+                second_half[m][2] = upper[3], second_half[m][3] = lower[3];
+            }
+            const int k = t * FEW_ELEMS + few_order(u, t) * 8;
+#pragma unroll
+            for (int j = 0; j < N_TILES; j++) {
+                const uint4 b = *(const uint4 *)&x_tile[stage][j * 8 + g][k];
+#pragma unroll
+                for (int m = 0; m < FEW_M_TILES; m++) {
+                    sl_mma(acc[m][j], first_half[m], b.x, b.y);
+                    sl_mma(acc[m][j], second_half[m], b.z, b.w);
                 }
             }
         }
     }
-    for (int m = 0; m < M_TILES; m++)
+#pragma unroll
+    for (int m = 0; m < FEW_M_TILES; m++)
+#pragma unroll
         for (int j = 0; j < N_TILES; j++)
-            for (int i = 0; i < 4; i++)
-                sums[warp][m * TILE_ROWS + i / 2 * 8 + g][j * TILE_COLS + 2 * t + i % 2] =
-                    acc[m][j][i];
-    __syncthreads();
-    /* Neighbouring threads write neighbouring outputs; the order of the sum is fixed. */
-    for (int i = threadIdx.x; i < M_TILES * TILE_ROWS * N_TILES * TILE_COLS; i += THREADS) {
-        const int r = i % (M_TILES * TILE_ROWS), j = i / (M_TILES * TILE_ROWS);
-        if (j >= n || row0 + r >= w.n_rows) continue;
-        float v = 0.0f;
-        for (int s = 0; s < N_WARPS; s++) v += sums[s][r][j];
-        put_product(out, j, row0 + r, v);
-    }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int output = output0 + m * 16 + i / 2 * 8 + g;
+                const int r = j * 8 + 2 * t + i % 2;
+                if (output >= a.w.n_rows || r >= a.n) continue;
+                if (a.n_splits == 1)
+                    put_product(a.out, r, output, acc[m][j][i]);
+                else
+                    a.partial[((size_t)split * a.n + r) * a.w.n_rows + output] = acc[m][j][i];
+            }
 }
 
-template <int BITS, int M_TILES, int N_TILES>
-static void launch_few(const sl_cuda_product &out, const void *x, const sl_cuda_matrix &w, int n,
-                       cudaStream_t stream) {
-    const int per_block = M_TILES * TILE_ROWS;
-    linear_few_kernel<BITS, M_TILES, N_TILES>
-        <<<(w.n_rows + per_block - 1) / per_block, THREADS, 0, stream>>>(
-            out, (const __half *)x, w, sl_pack_code_bytes(w.dtype, (size_t)w.cols), n);
+static __global__ void add_parts_kernel(few_args a) {
+    const int output = blockIdx.x * THREADS + threadIdx.x, r = blockIdx.y;
+    if (output >= a.w.n_rows) return;
+    float v = 0.0f;
+    for (int s = 0; s < a.n_splits; s++)
+        v += a.partial[((size_t)s * a.n + r) * a.w.n_rows + output];
+    put_product(a.out, r, output, v);
+}
+
+/* ---- fused product of very few rows ----
+ *
+ * One or two column tiles of x: warps of a block take turns along k, 512 bytes of every weight row
+ * at a time, which is what device memory likes best, and x comes from the L1 cache. */
+
+enum { VERY_FEW_ROWS = 16, VERY_FEW_OUTPUTS = 16 };
+
+template <int BITS, int N_TILES>
+static __global__ void __launch_bounds__(THREADS) linear_very_few_kernel(few_args a) {
+    __shared__ float sums[N_WARPS][VERY_FEW_OUTPUTS][N_TILES * 8 + 1];
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    const int output0 = blockIdx.x * VERY_FEW_OUTPUTS;
+    const uint8_t *row[2];
+    for (int h = 0; h < 2; h++) /* outputs beyond the matrix repeat its last one */
+        row[h] = (const uint8_t *)a.w.data +
+                 (size_t)min(output0 + h * 8 + g, a.w.n_rows - 1) * a.w.row_bytes;
+    float acc[N_TILES][4] = {};
+    few_codes<BITS> next[2];
+    int k = warp * FEW_CHUNK + t * FEW_ELEMS;
+    for (int h = 0; h < 2; h++) load_codes<BITS>(&next[h], row[h], a.code_bytes, k, a.w.cols, t);
+    for (int k0 = warp * FEW_CHUNK; k0 < a.w.cols; k0 += N_WARPS * FEW_CHUNK) {
+        few_codes<BITS> now[2];
+        const int k_now = k;
+        k += N_WARPS * FEW_CHUNK;
+        for (int h = 0; h < 2; h++) {
+            now[h] = next[h];
+            load_codes<BITS>(&next[h], row[h], a.code_bytes, k, a.w.cols, t);
+        }
+#pragma unroll
+        for (int u = 0; u < FEW_UNITS; u++) {
+            const int at = k_now + few_order(u, t) * 8;
+            uint4 b[N_TILES];
+#pragma unroll
+            for (int j = 0; j < N_TILES; j++)
+                b[j] = j * 8 + g < a.n && at < a.w.cols
+                           ? __ldg((const uint4 *)(a.x + (size_t)(j * 8 + g) * a.w.cols + at))
+                           : make_uint4(0, 0, 0, 0);
+            uint32_t upper[4], lower[4];
+            decode_unit<BITS>(upper, now[0], u);
+            decode_unit<BITS>(lower, now[1], u);
+            const uint32_t first[4] = {upper[0], lower[0], upper[1], lower[1]};
+            const uint32_t second[4] = {upper[2], lower[2], upper[3], lower[3]};
+#pragma unroll
+            for (int j = 0; j < N_TILES; j++) {
+                sl_mma(acc[j], first, b[j].x, b[j].y);
+                sl_mma(acc[j], second, b[j].z, b[j].w);
+            }
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < N_TILES; j++)
+        for (int i = 0; i < 4; i++) sums[warp][i / 2 * 8 + g][j * 8 + 2 * t + i % 2] = acc[j][i];
+    __syncthreads();
+    /* Neighbouring threads write neighbouring outputs; the order of the sum is fixed. */
+    const int output = threadIdx.x % VERY_FEW_OUTPUTS, r = threadIdx.x / VERY_FEW_OUTPUTS;
+    if (r >= a.n || output0 + output >= a.w.n_rows) return;
+    float v = 0.0f;
+    for (int s = 0; s < N_WARPS; s++) v += sums[s][output][r];
+    put_product(a.out, r, output0 + output, v);
+}
+
+/* Parts of k: as many as fill the device, each of some chunks, and no more than the scratch has
+ * room for at any number of rows. */
+static void cut_depth(few_args *a, size_t scratch_bytes) {
+    const int n_chunks = (a->w.cols + FEW_CHUNK - 1) / FEW_CHUNK;
+    const int n_blocks = (a->w.n_rows + FEW_OUTPUTS - 1) / FEW_OUTPUTS;
+    int n = (FEW_BLOCKS + n_blocks - 1) / n_blocks;
+    if (n > n_chunks / FEW_LEAST_CHUNKS) n = n_chunks / FEW_LEAST_CHUNKS;
+    const size_t room = scratch_bytes / ((size_t)SL_CUDA_FEW_ROWS * a->w.n_rows * sizeof(float));
+    if ((size_t)n > room) n = (int)room;
+    if (n < 1) n = 1;
+    a->split_chunks = (n_chunks + n - 1) / n;
+    a->n_splits = (n_chunks + a->split_chunks - 1) / a->split_chunks;
+}
+
+template <int BITS> static void launch_few(const few_args &a, cudaStream_t stream) {
+    if (a.n <= VERY_FEW_ROWS) { /* 16 x 16 threads write the results */
+        const int n_blocks = (a.w.n_rows + VERY_FEW_OUTPUTS - 1) / VERY_FEW_OUTPUTS;
+        if (a.n <= 8)
+            linear_very_few_kernel<BITS, 1><<<n_blocks, THREADS, 0, stream>>>(a);
+        else
+            linear_very_few_kernel<BITS, 2><<<n_blocks, THREADS, 0, stream>>>(a);
+        return;
+    }
+    const dim3 grid((a.w.n_rows + FEW_OUTPUTS - 1) / FEW_OUTPUTS, a.n_splits);
+    if (a.n <= 32)
+        linear_few_kernel<BITS, 4><<<grid, FEW_THREADS, 0, stream>>>(a);
+    else
+        linear_few_kernel<BITS, 8><<<grid, FEW_THREADS, 0, stream>>>(a);
+    if (a.n_splits > 1)
+        add_parts_kernel<<<dim3((a.w.n_rows + THREADS - 1) / THREADS, a.n), THREADS, 0, stream>>>(
+            a);
 }
 
 static sl_status check_matrix(const char *op, const sl_cuda_matrix *w, int n) {
@@ -150,22 +305,25 @@ extern "C" int sl_cuda_linear_few_takes(const sl_cuda_matrix *w, const void *x, 
 }
 
 extern "C" sl_status sl_cuda_linear_few(const sl_cuda_product *out, const void *x,
-                                        const sl_cuda_matrix *w, int n, cudaStream_t stream) {
+                                        const sl_cuda_matrix *w, int n, void *scratch,
+                                        size_t scratch_bytes, cudaStream_t stream) {
     SL_TRY(check_matrix("linear_few", w, n));
     if (!sl_cuda_linear_few_takes(w, x, n))
         return SL_FAIL(SL_ERR_ARG, "linear_few: %d rows of %d columns of %s are not for it", n,
                        w->cols, sl_dtype_name(w->dtype));
     if (n == 0) return SL_OK;
-    const int bits = sl_dtype_group_bits(w->dtype);
-    if (n <= 8)
-        bits == 4 ? launch_few<4, 1, 1>(*out, x, *w, n, stream)
-                  : launch_few<8, 1, 1>(*out, x, *w, n, stream);
-    else if (n <= 16)
-        bits == 4 ? launch_few<4, 2, 2>(*out, x, *w, n, stream)
-                  : launch_few<8, 2, 2>(*out, x, *w, n, stream);
+    few_args a = {};
+    a.out = *out;
+    a.x = (const __half *)x;
+    a.w = *w;
+    a.code_bytes = sl_pack_code_bytes(w->dtype, (size_t)w->cols);
+    a.n = n;
+    a.partial = (float *)scratch;
+    cut_depth(&a, scratch_bytes);
+    if (sl_dtype_group_bits(w->dtype) == 4)
+        launch_few<4>(a, stream);
     else
-        bits == 4 ? launch_few<4, 2, 4>(*out, x, *w, n, stream)
-                  : launch_few<8, 2, 4>(*out, x, *w, n, stream);
+        launch_few<8>(a, stream);
     return SL_CUDA(cudaGetLastError(), "launch linear_few");
 }
 

@@ -17,9 +17,10 @@ extern "C" {
 #endif
 
 /* Rows up to which a product with packed weights decodes them on the way; above, they are unpacked
- * once and cuBLAS multiplies.  H100, 2026-11-23, bench_cuda few, OPT-6.7B's fc1 in 4 bits: 32 rows
- * take 70 us decoded on the way; 33 take 122 us unpacked, of which 60 are the unpacking. */
-enum { SL_CUDA_FEW_ROWS = 32 };
+ * once and cuBLAS multiplies.  H100, 2026-11-23, bench_cuda few, OPT-6.7B's fc1 in 4 bits: 64 rows
+ * take 92 us decoded on the way, 96 rows 146; unpacked 65 take 121 and 193 take 128, of which 60
+ * are the unpacking. */
+enum { SL_CUDA_FEW_ROWS = 64 };
 
 /* A product's weights: rows of one slab, or of several that lie one after another. */
 typedef struct {
@@ -52,9 +53,14 @@ sl_status sl_cuda_pack(void *row, const void *x, sl_dtype dtype, size_t row_byte
 int sl_cuda_linear_few_takes(const sl_cuda_matrix *w, const void *x, int n);
 
 /* y = x W^T, weights decoded in registers on their way to the tensor cores; every weight is read
- * once.  x: f16, [n, w->cols], dense, n <= SL_CUDA_FEW_ROWS.  A row's bits do not depend on n. */
+ * once.  A row's bits do not depend on n within 1 to 16 and within 17 to 64 rows: two kernels, one
+ * for bandwidth, one for reuse.
+ *   x        f16, [n, w->cols], dense, n <= SL_CUDA_FEW_ROWS
+ *   scratch  scratch_bytes: parts of sums, used until the queued work is done.  Narrow matrices run
+ *            faster with 4 * SL_CUDA_FEW_ROWS * w->n_rows bytes for each of up to 48 parts; 0 is
+ *            enough to be correct. */
 sl_status sl_cuda_linear_few(const sl_cuda_product *out, const void *x, const sl_cuda_matrix *w,
-                             int n, cudaStream_t stream);
+                             int n, void *scratch, size_t scratch_bytes, cudaStream_t stream);
 
 /* The same for any shape and dtype, a warp per element: for what neither the fused product nor
  * cuBLAS takes (rows of odd width or alignment). */

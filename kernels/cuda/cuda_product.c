@@ -124,7 +124,8 @@ static sl_status multiply(sl_cuda *cuda, const char *op, void *y, int ldy, int i
         if (slab->dtype == SL_DTYPE_F16)
             SL_TRY(multiply_f16(cuda, &out, x, &matrix, n_rows));
         else if (sl_cuda_linear_few_takes(&matrix, x, n_rows))
-            SL_TRY(sl_cuda_linear_few(&out, x, &matrix, n_rows, sl_cuda_compute(cuda)));
+            SL_TRY(sl_cuda_linear_few(&out, x, &matrix, n_rows, cuda->unpacked, cuda->unpack_bytes,
+                                      sl_cuda_compute(cuda)));
         else
             SL_TRY(multiply_unpacked(cuda, &out, x, &matrix, n_rows));
     }

@@ -244,11 +244,11 @@ static int is_asked(int argc, char **argv, const char *what, int by_default) {
 }
 
 int main(int argc, char **argv) {
-    static const int n_rows[] = {1, 16, 64, 512, 4096}, few[] = {1, 8, 9, 16, 17, 24, 32, 33, 48};
+    static const int n_rows[] = {1, 16, 64, 512, 4096}, few[] = {1, 8, 16, 32, 64, 65};
     const sl_cuda_options options = {.memory_bytes = (size_t)14 << 30};
     check(sl_cuda_backend_open(&options, &be));
     if (is_asked(argc, argv, "linear", 1)) bench_linear(n_rows, 5);
-    if (is_asked(argc, argv, "few", 0)) bench_linear(few, 9);
+    if (is_asked(argc, argv, "few", 0)) bench_linear(few, 6);
     if (is_asked(argc, argv, "prefill", 1)) bench_prefill();
     if (is_asked(argc, argv, "decode", 1)) bench_decode();
     sl_backend_close(be);
