@@ -37,71 +37,108 @@ typedef struct {
     sl_cuda_rows rows;
 } tiled_args;
 
-/* Eight elements of a row as f16, from codes in the format that BITS says. */
-template <int BITS>
-static __device__ __forceinline__ uint4 decode_eight(const unsigned char *row, int d,
-                                                     uint32_t pair) {
-    const __half2 p = sl_as_half2(pair), step = __low2half2(p), min = __high2half2(p);
-    uint32_t out[4];
-    if (BITS == 4) {
-        sl_decode_q4x8(out, __ldg((const unsigned int *)(row + d / 2)), step, min);
-    } else {
-        const uint2 codes = __ldg((const uint2 *)(row + d));
-        sl_decode_q8x4(out, codes.x, step, min);
-        sl_decode_q8x4(out + 2, codes.y, step, min);
-    }
-    return make_uint4(out[0], out[1], out[2], out[3]);
-}
+/* How the threads of a block share a tile of keys: each keeps to eight dimensions and walks over
+ * the tokens of each page. */
+template <int DIM> struct share_of {
+    enum {
+        EIGHTS = DIM / 8,
+        TOKENS_AT_ONCE = tile_of<DIM>::THREADS / EIGHTS,
+        PER_PAGE = (SL_PAGE_TOKENS + TOKENS_AT_ONCE - 1) / TOKENS_AT_ONCE,
+        PAGES = tile_of<DIM>::KEYS / SL_PAGE_TOKENS
+    };
+};
 
-/* Keys or values [position0, position0 + KEYS) of one head as f16; zeros from `end` on.  A thread
- * keeps to eight dimensions and walks over the tokens of each page. */
-template <int DIM, int BITS>
-static __device__ __forceinline__ void load_pages(__half *tile, const tiled_args &a,
-                                                  const int32_t *pages, size_t in_page,
-                                                  int position0, int end) {
+/* f16 keys or values [position0, position0 + KEYS) of one head, copied asynchronously; zeros from
+ * `end` on. */
+template <int DIM>
+static __device__ __forceinline__ void copy_tile(__half *tile, const tiled_args &a,
+                                                 const int32_t *pages, size_t in_page,
+                                                 int position0, int end) {
     typedef tile_of<DIM> T;
-    enum { EIGHTS = DIM / 8, TOKENS_AT_ONCE = T::THREADS / EIGHTS };
-    const int d = threadIdx.x % EIGHTS * 8, token0 = threadIdx.x / EIGHTS;
-    if (token0 >= TOKENS_AT_ONCE) return; /* 96 dimensions leave 8 threads over */
-    const bool has_dims = d < a.pages.head_dim;
+    typedef share_of<DIM> S;
+    const int d = threadIdx.x % S::EIGHTS * 8, token0 = threadIdx.x / S::EIGHTS;
+    if (token0 >= S::TOKENS_AT_ONCE) return; /* 96 dimensions leave 8 threads over */
 #pragma unroll
-    for (int page = 0; page < T::KEYS / SL_PAGE_TOKENS; page++) {
+    for (int page = 0; page < S::PAGES; page++) {
         const int first = position0 + page * SL_PAGE_TOKENS;
         const unsigned char *head = a.pages.base;
         if (first < end)
             head += (size_t)__ldg(pages + first / SL_PAGE_TOKENS) * a.pages.page_bytes + in_page;
-        __half *to = tile + (page * SL_PAGE_TOKENS + token0) * T::LD + d;
 #pragma unroll
-        for (int j = 0; j < (SL_PAGE_TOKENS + TOKENS_AT_ONCE - 1) / TOKENS_AT_ONCE; j++) {
-            const int token = token0 + j * TOKENS_AT_ONCE;
-            if (SL_PAGE_TOKENS % TOKENS_AT_ONCE != 0 && token >= SL_PAGE_TOKENS) break;
-            const bool valid = has_dims && first + token < end;
-            const unsigned char *row = head + (valid ? token * a.pages.row_bytes : 0);
-            __half *at = to + j * TOKENS_AT_ONCE * T::LD;
-            if (BITS == 0) {
-                sl_copy16(at, row + (valid ? d * 2 : 0), valid);
-            } else if (valid) {
-                const unsigned char *pairs = head + SL_PAGE_TOKENS * a.pages.row_bytes;
-                const uint32_t pair = __ldg((const unsigned int *)pairs + token * a.pages.n_groups +
-                                            d / SL_GROUP_ELEMS);
-                *(uint4 *)at = decode_eight < BITS == 4 ? 4 : 8 > (row, d, pair);
+        for (int j = 0; j < S::PER_PAGE; j++) {
+            const int token = token0 + j * S::TOKENS_AT_ONCE;
+            if (SL_PAGE_TOKENS % S::TOKENS_AT_ONCE != 0 && token >= SL_PAGE_TOKENS) break;
+            const bool valid = d < a.pages.head_dim && first + token < end;
+            sl_copy16(tile + (page * SL_PAGE_TOKENS + token) * T::LD + d,
+                      head + (valid ? token * a.pages.row_bytes + d * 2 : 0), valid);
+        }
+    }
+}
+
+/* A thread's part of a packed tile, as it stands in the pages. */
+template <int DIM> struct raw_tile {
+    uint32_t code[share_of<DIM>::PAGES * share_of<DIM>::PER_PAGE][2]; /* 4-bit codes take one */
+    uint32_t pair[share_of<DIM>::PAGES * share_of<DIM>::PER_PAGE];
+};
+
+/* Asks for the part; what is not there is zero, which decodes to zero.  The kernel does something
+ * else before it uses it. */
+template <int DIM>
+static __device__ __forceinline__ void fetch_tile(raw_tile<DIM> *raw, const tiled_args &a,
+                                                  const int32_t *pages, size_t in_page,
+                                                  int position0, int end) {
+    typedef share_of<DIM> S;
+    const int d = threadIdx.x % S::EIGHTS * 8, token0 = threadIdx.x / S::EIGHTS;
+#pragma unroll
+    for (int page = 0; page < S::PAGES; page++) {
+        const int first = position0 + page * SL_PAGE_TOKENS;
+        const unsigned char *head = a.pages.base;
+        if (first < end)
+            head += (size_t)__ldg(pages + first / SL_PAGE_TOKENS) * a.pages.page_bytes + in_page;
+        const unsigned int *pairs =
+            (const unsigned int *)(head + SL_PAGE_TOKENS * a.pages.row_bytes);
+#pragma unroll
+        for (int j = 0; j < S::PER_PAGE; j++) {
+            const int token = token0 + j * S::TOKENS_AT_ONCE, i = page * S::PER_PAGE + j;
+            const bool valid =
+                token < SL_PAGE_TOKENS && d < a.pages.head_dim && first + token < end;
+            raw->code[i][0] = raw->code[i][1] = raw->pair[i] = 0;
+            if (!valid) continue;
+            const unsigned char *row = head + token * a.pages.row_bytes;
+            raw->pair[i] = __ldg(pairs + token * a.pages.n_groups + d / SL_GROUP_ELEMS);
+            if (a.pages.bits == 4) {
+                raw->code[i][0] = __ldg((const unsigned int *)(row + d / 2));
             } else {
-                *(uint4 *)at = make_uint4(0, 0, 0, 0);
+                const uint2 v = __ldg((const uint2 *)(row + d));
+                raw->code[i][0] = v.x, raw->code[i][1] = v.y;
             }
         }
     }
 }
 
+/* Puts the part into the tile as f16. */
 template <int DIM>
-static __device__ __forceinline__ void load_tile(__half *tile, const tiled_args &a,
-                                                 const int32_t *pages, size_t in_page,
-                                                 int position0, int end) {
-    if (a.pages.bits == 0)
-        load_pages<DIM, 0>(tile, a, pages, in_page, position0, end);
-    else if (a.pages.bits == 4)
-        load_pages<DIM, 4>(tile, a, pages, in_page, position0, end);
-    else
-        load_pages<DIM, 8>(tile, a, pages, in_page, position0, end);
+static __device__ __forceinline__ void store_tile(__half *tile, const raw_tile<DIM> &raw,
+                                                  int bits) {
+    typedef tile_of<DIM> T;
+    typedef share_of<DIM> S;
+    const int d = threadIdx.x % S::EIGHTS * 8, token0 = threadIdx.x / S::EIGHTS;
+    if (token0 >= S::TOKENS_AT_ONCE) return;
+#pragma unroll
+    for (int i = 0; i < S::PAGES * S::PER_PAGE; i++) {
+        const int token = token0 + i % S::PER_PAGE * S::TOKENS_AT_ONCE;
+        if (SL_PAGE_TOKENS % S::TOKENS_AT_ONCE != 0 && token >= SL_PAGE_TOKENS) continue;
+        const __half2 p = sl_as_half2(raw.pair[i]), step = __low2half2(p), min = __high2half2(p);
+        uint32_t out[4];
+        if (bits == 4) {
+            sl_decode_q4x8(out, raw.code[i][0], step, min);
+        } else {
+            sl_decode_q8x4(out, raw.code[i][0], step, min);
+            sl_decode_q8x4(out + 2, raw.code[i][1], step, min);
+        }
+        *(uint4 *)(tile + (i / S::PER_PAGE * SL_PAGE_TOKENS + token) * T::LD + d) =
+            make_uint4(out[0], out[1], out[2], out[3]);
+    }
 }
 
 static __device__ __forceinline__ int warp_min(int v) {
@@ -130,8 +167,9 @@ static __device__ void load_queries(__half *tile, const tiled_args &a,
     }
 }
 
-template <int DIM>
-static __global__ void __launch_bounds__(tile_of<DIM>::THREADS, tile_of<DIM>::BLOCKS)
+template <int DIM, bool PACKED>
+static __global__ void __launch_bounds__(tile_of<DIM>::THREADS,
+                                         tile_of<DIM>::BLOCKS - (PACKED && DIM <= 128))
     attend_tiled_kernel(tiled_args a) {
     typedef tile_of<DIM> T;
     enum { KEY_TILES = T::KEYS / 8, DIM_TILES = DIM / 8 };
@@ -154,8 +192,14 @@ static __global__ void __launch_bounds__(tile_of<DIM>::THREADS, tile_of<DIM>::BL
     const int begin = a.window > 0 ? max(0, first_position + 1 - a.window) / T::KEYS * T::KEYS : 0;
     const size_t in_page = (size_t)kv_head * a.pages.head_bytes;
 
-    load_tile<DIM>(k_tile, a, pages, in_page, begin, end);
-    sl_copy_commit();
+    raw_tile<DIM> raw; /* packed pages pass through registers, f16 ones do not */
+    if (PACKED) {
+        fetch_tile<DIM>(&raw, a, pages, in_page, begin, end);
+        store_tile<DIM>(k_tile, raw, a.pages.bits);
+    } else {
+        copy_tile<DIM>(k_tile, a, pages, in_page, begin, end);
+        sl_copy_commit();
+    }
     load_queries<DIM>(q_tile, a, segment, token0, kv_head, head0);
 
     int position[2]; /* of the thread's two rows; -1: no row, sees nothing */
@@ -174,8 +218,12 @@ static __global__ void __launch_bounds__(tile_of<DIM>::THREADS, tile_of<DIM>::BL
     for (int at = begin; at < end; at += T::KEYS) {
         sl_copy_wait<0>();
         __syncthreads(); /* keys are here, and the last values have been used */
-        load_tile<DIM>(v_tile, a, pages, in_page + a.pages.half_bytes, at, end);
-        sl_copy_commit();
+        if (PACKED) {
+            fetch_tile<DIM>(&raw, a, pages, in_page + a.pages.half_bytes, at, end);
+        } else {
+            copy_tile<DIM>(v_tile, a, pages, in_page + a.pages.half_bytes, at, end);
+            sl_copy_commit();
+        }
 
         float s[KEY_TILES][4] = {};
 #pragma unroll
@@ -192,8 +240,14 @@ static __global__ void __launch_bounds__(tile_of<DIM>::THREADS, tile_of<DIM>::BL
             }
         }
         __syncthreads(); /* all warps have used the keys */
-        if (at + T::KEYS < end) load_tile<DIM>(k_tile, a, pages, in_page, at + T::KEYS, end);
-        sl_copy_commit();
+        const bool more = at + T::KEYS < end;
+        if (PACKED) {
+            store_tile<DIM>(v_tile, raw, a.pages.bits);
+            if (more) fetch_tile<DIM>(&raw, a, pages, in_page, at + T::KEYS, end);
+        } else {
+            if (more) copy_tile<DIM>(k_tile, a, pages, in_page, at + T::KEYS, end);
+            sl_copy_commit();
+        }
 
         float peak[2] = {top[0], top[1]};
         const bool all_seen =
@@ -250,6 +304,7 @@ static __global__ void __launch_bounds__(tile_of<DIM>::THREADS, tile_of<DIM>::BL
                 sl_mma(o[d + 1], pa, vb[2], vb[3]);
             }
         }
+        if (PACKED && more) store_tile<DIM>(k_tile, raw, a.pages.bits);
     }
 
     for (int h = 0; h < 2; h++) {
@@ -271,13 +326,10 @@ static __global__ void __launch_bounds__(tile_of<DIM>::THREADS, tile_of<DIM>::BL
     }
 }
 
-template <int DIM>
-static sl_status launch(tiled_args *a, int n, int max_rows, cudaStream_t stream) {
+template <int DIM, bool PACKED>
+static sl_status launch_kernel(tiled_args *a, int n, int max_rows, cudaStream_t stream) {
     typedef tile_of<DIM> T;
-    a->tile_heads = a->group < T::QUERIES ? a->group : (int)T::QUERIES;
-    a->head_blocks = (a->group + a->tile_heads - 1) / a->tile_heads;
-    a->tile_tokens = T::QUERIES / a->tile_heads;
-    SL_TRY(SL_CUDA(cudaFuncSetAttribute(attend_tiled_kernel<DIM>,
+    SL_TRY(SL_CUDA(cudaFuncSetAttribute(attend_tiled_kernel<DIM, PACKED>,
                                         cudaFuncAttributeMaxDynamicSharedMemorySize, T::BYTES),
                    "shared memory of attend"));
     enum { MAX_GRID_Y = 65535 };
@@ -287,9 +339,19 @@ static sl_status launch(tiled_args *a, int n, int max_rows, cudaStream_t stream)
         const dim3 grid((max_rows + a->tile_tokens - 1) / a->tile_tokens,
                         n - done < MAX_GRID_Y ? n - done : MAX_GRID_Y,
                         a->pages.n_kv_heads * a->head_blocks);
-        attend_tiled_kernel<DIM><<<grid, T::THREADS, T::BYTES, stream>>>(*a);
+        attend_tiled_kernel<DIM, PACKED><<<grid, T::THREADS, T::BYTES, stream>>>(*a);
     }
     return SL_CUDA(cudaGetLastError(), "launch attend");
+}
+
+template <int DIM>
+static sl_status launch(tiled_args *a, int n, int max_rows, cudaStream_t stream) {
+    typedef tile_of<DIM> T;
+    a->tile_heads = a->group < T::QUERIES ? a->group : (int)T::QUERIES;
+    a->head_blocks = (a->group + a->tile_heads - 1) / a->tile_heads;
+    a->tile_tokens = T::QUERIES / a->tile_heads;
+    return a->pages.bits == 0 ? launch_kernel<DIM, false>(a, n, max_rows, stream)
+                              : launch_kernel<DIM, true>(a, n, max_rows, stream);
 }
 
 extern "C" sl_status sl_cuda_attend_tiled(void *out, const void *q, int ldq, int n_heads,
