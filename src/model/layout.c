@@ -26,7 +26,8 @@ static sl_status count_slabs(int64_t rows, size_t row_bytes, int64_t *out) {
                        (long long)rows, row_bytes);
     /* As many slabs as can have SL_PIECE_BYTES each; none is then twice as large, but for rows that
      * are themselves longer. */
-    const int64_t rows_min = (int64_t)((SL_PIECE_BYTES + row_bytes - 1) / row_bytes);
+    int64_t rows_min = (int64_t)((SL_PIECE_BYTES + row_bytes - 1) / row_bytes);
+    rows_min = (rows_min + SL_PIECE_ROWS - 1) / SL_PIECE_ROWS * SL_PIECE_ROWS;
     *out = rows < rows_min ? 1 : rows / rows_min;
     return SL_OK;
 }
@@ -75,6 +76,11 @@ static sl_status append_vector(sl_layout *layout, const sl_source *source, sl_ro
     return append(layout, piece, SL_VECTOR_ALIGN);
 }
 
+/* First row of a slab: a multiple of SL_PIECE_ROWS; the last slab takes what is left over. */
+static int64_t slab_start(int64_t rows, int64_t n_slabs, int64_t slab) {
+    return slab == n_slabs ? rows : rows / SL_PIECE_ROWS * slab / n_slabs * SL_PIECE_ROWS;
+}
+
 static sl_status append_matrix(sl_layout *layout, const sl_source *source, sl_role role,
                                sl_dtype precision) {
     sl_piece piece = {.role = role};
@@ -84,8 +90,8 @@ static sl_status append_matrix(sl_layout *layout, const sl_source *source, sl_ro
     SL_TRY(sl_dtype_row_bytes(piece.dtype, piece.cols, &piece.row_bytes));
     SL_TRY(count_slabs(rows, piece.row_bytes, &n_slabs));
     for (int64_t i = 0; i < n_slabs; i++) {
-        piece.row0 = rows * i / n_slabs;
-        piece.n_rows = rows * (i + 1) / n_slabs - piece.row0;
+        piece.row0 = slab_start(rows, n_slabs, i);
+        piece.n_rows = slab_start(rows, n_slabs, i + 1) - piece.row0;
         SL_TRY(append(layout, piece, SL_PACK_ALIGN));
     }
     return SL_OK;

@@ -18,8 +18,9 @@
 
 enum {
     SL_PIECE_BYTES = 4 << 20, /* smallest slab of a larger matrix; H2D reaches 95 % of its rate */
-    SL_PACK_ALIGN = 4096,     /* of a layer and of every matrix piece: O_DIRECT's unit */
-    SL_VECTOR_ALIGN = 64,     /* of a vector within the layer */
+    SL_PIECE_ROWS = 64,   /* slabs begin at multiples: a device's products want aligned columns */
+    SL_PACK_ALIGN = 4096, /* of a layer and of every matrix piece: O_DIRECT's unit */
+    SL_VECTOR_ALIGN = 64, /* of a vector within the layer */
 };
 
 /* For sl_layout_make_as(): every matrix keeps the dtype that it is stored in. */

@@ -46,10 +46,12 @@ static void check_layout(const sl_source *s, const sl_layout *l) {
         next_row += p->n_rows;
 
         const size_t whole = (size_t)rows * p->row_bytes;
-        if (!is_vector && whole < 2 * (size_t)SL_PIECE_BYTES) assert_int_equal(p->bytes, whole);
-        if (!is_vector && whole >= 2 * (size_t)SL_PIECE_BYTES) {
+        const size_t slack = (size_t)SL_PIECE_ROWS * p->row_bytes;
+        assert_int_equal(p->row0 % SL_PIECE_ROWS, 0);
+        if (!is_vector && whole < (size_t)SL_PIECE_BYTES) assert_int_equal(p->bytes, whole);
+        if (!is_vector && whole >= 2 * ((size_t)SL_PIECE_BYTES + slack)) {
             assert_true(p->bytes >= (size_t)SL_PIECE_BYTES);
-            assert_true(p->bytes <= 2 * (size_t)SL_PIECE_BYTES + p->row_bytes);
+            assert_true(p->bytes <= 2 * ((size_t)SL_PIECE_BYTES + slack) + slack);
         }
     }
     assert_int_equal(next_row, rows);
