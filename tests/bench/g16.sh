@@ -41,9 +41,9 @@ for w in "${workloads[@]}"; do
     w2) bench W2 --model "dummy:$here/configs/opt-30b-24-layers.json" --weights f16 --cache f16 \
         --weights-at 0,100 --num-prompts 64 --micro-batch 8 --num-micro-batches 4 --max-rows 1024 ;;
     w3) bench W3 --model "dummy:$here/configs/opt-30b-24-layers.json" --weights q4 --cache q4 \
-        --weights-at 100,0 --num-prompts 128 --micro-batch 32 --num-micro-batches 1 --max-rows 2048 ;;
+        --weights-at 100,0 --num-prompts 192 --micro-batch 48 --num-micro-batches 1 --max-rows 4096 ;;
     w4) bench W4 --model "dummy:$here/configs/opt-175b-24-layers.json" --weights q4 --cache q4 \
-        --weights-at 0,100 --num-prompts 168 --micro-batch 28 --num-micro-batches 2 --max-rows 512 ;;
+        --weights-at 0,100 --num-prompts 112 --micro-batch 28 --num-micro-batches 2 --max-rows 1024 ;;
     w6) bench W6 --model dummy:opt-30b --weights f16 --cache f16 --cpu-mem 24GiB \
         --disk-dir "${SLUICE_DISK:?}" --num-prompts 16 --gen-len 4 --micro-batch 8 \
         --num-micro-batches 2 --max-rows 4096 ;;
