@@ -219,6 +219,19 @@ static sl_status take_memory(sl_cuda *cuda, size_t bytes) {
     return SL_OK;
 }
 
+/* Small copies that computation waits for go first. */
+static sl_status open_streams(sl_cuda *cuda) {
+    int least = 0, greatest = 0;
+    SL_TRY(SL_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest), "ask for priorities"));
+    for (int i = 0; i < SL_STREAM_COUNT; i++) {
+        const int is_urgent = i == SL_STREAM_ASK || i == SL_STREAM_ANSWER;
+        SL_TRY(SL_CUDA(cudaStreamCreateWithPriority(&cuda->stream[i], cudaStreamNonBlocking,
+                                                    is_urgent ? greatest : least),
+                       "make a stream"));
+    }
+    return SL_OK;
+}
+
 static sl_status open_buffers(sl_cuda *cuda, const sl_cuda_options *o) {
     const size_t workspace_bytes = o->workspace_bytes ? o->workspace_bytes : (size_t)32 << 20;
     void *ask = NULL, *answer = NULL;
@@ -258,9 +271,7 @@ sl_status sl_cuda_backend_open(const sl_cuda_options *o, sl_backend **out) {
     cuda->n_bound = o->n_bound ? o->n_bound : 16;
     cuda->unpack_bytes = o->unpack_bytes ? o->unpack_bytes : (size_t)64 << 20;
     cuda->attend_bytes = o->attend_bytes ? o->attend_bytes : (size_t)32 << 20;
-    for (int i = 0; i < SL_STREAM_COUNT; i++)
-        SL_GO(SL_CUDA(cudaStreamCreateWithFlags(&cuda->stream[i], cudaStreamNonBlocking),
-                      "make a stream"));
+    SL_GO(open_streams(cuda));
     SL_GO(take_memory(cuda, o->memory_bytes));
     SL_GO(open_buffers(cuda, o));
     *out = &cuda->base;

@@ -31,6 +31,9 @@ extern "C" {
 
 typedef struct sl_backend sl_backend;
 
+/* Rows of a micro-batch, and the runs of them that attend to different pages, for two blocks. */
+enum { SL_ROW_PARTS = 4, SL_BOUND_PER_BATCH = 2 * (1 + SL_ROW_PARTS) };
+
 typedef struct {
     const char *name; /* "cpu", "cuda" */
     size_t act_bytes; /* bytes of one activation element */
@@ -42,7 +45,7 @@ typedef struct {
     void (*close)(sl_backend *be);
 
     /* Devices only, else NULL.  Queues the upload of a micro-batch's rows, once for all operators
-     * of its sweep: number in [0, 2 * micro-batches of a block).  Sets rows->device; the host
+     * of its sweep: number in [0, SL_BOUND_PER_BATCH * micro-batches).  Sets rows->device; the host
      * arrays may change when the call returns.  A later bind of the same number waits for the
      * earlier's use. */
     sl_status (*bind_rows)(sl_backend *be, int number, sl_rows *rows);
@@ -88,6 +91,14 @@ typedef struct {
      *   window  0: no limit.   Query head h reads key/value head h / (n_heads / n_kv_heads). */
     sl_status (*attend)(sl_backend *be, void *out, const void *q, int ldq, int n_heads,
                         const sl_kv_view *cache, float scale, int window, const sl_rows *rows);
+
+    /* The same, but of a segment of one row (decode) each query head takes only the values of the
+     * ceil(sparsity * keys) largest weights, the row's own key always among them; the weights are
+     * those over all keys, not made to sum to 1 again.  sparsity: (0, 1], 1 takes all.
+     * Source: FlexGen, section 4.3 (sparse attention). */
+    sl_status (*attend_sparse)(sl_backend *be, void *out, const void *q, int ldq, int n_heads,
+                               const sl_kv_view *cache, float scale, int window, float sparsity,
+                               const sl_rows *rows);
 
     /* y[r,c] = act(g[r,c]) * u[r,c], or act(g[r,c]) when u is NULL.  y may be g.
      * y: [n_rows, n_cols] dense; g, u: [n_rows, ld]. */

@@ -81,6 +81,8 @@ static void put_op(sl_buffer *out, const sl_block_op *op) {
     sl_buffer_put_i32(out, op->slot);
     sl_buffer_put_i32(out, op->from);
     sl_buffer_put_i32(out, op->n_tokens);
+    sl_buffer_put_i32(out, op->n_from);
+    sl_buffer_put_i32(out, op->n_reserve);
     sl_buffer_put_i32(out, op->n_prompt);
     if (op->kind != SL_OP_ADMIT) return;
     /* The pointer means nothing elsewhere; the biases follow the struct. */
@@ -146,6 +148,8 @@ static sl_status read_op(sl_reader *r, const sl_block_limits *l, sl_block *b, in
     SL_TRY(get_int(r, "slot", 0, l->n_slots - 1, &op.slot));
     SL_TRY(get_int(r, "fork source", 0, l->n_slots - 1, &op.from));
     SL_TRY(get_int(r, "fork tokens", 0, l->max_context, &op.n_tokens));
+    SL_TRY(get_int(r, "tokens of the fork's source", 0, l->max_context, &op.n_from));
+    SL_TRY(get_int(r, "tokens reserved", 0, l->max_context, &op.n_reserve));
     SL_TRY(get_int(r, "prompt length", 0, l->max_context, &op.n_prompt));
     if (op.kind == SL_OP_ADMIT) {
         sl_reader_get(r, &op.sampling, sizeof op.sampling);

@@ -30,6 +30,8 @@ typedef struct {
     sl_op_kind kind;
     int slot;
     int from, n_tokens;   /* FORK */
+    int n_from;           /* FORK: tokens that `from` holds by now */
+    int n_reserve;        /* ADMIT, FORK: tokens to take pages for at once; 0: none yet */
     int n_prompt;         /* ADMIT: prompt length; generated tokens follow it */
     sl_sampling sampling; /* ADMIT */
 } sl_block_op;

@@ -20,7 +20,8 @@ struct sl_engine {
     sl_backend *backend;
     sl_transport *transport;
     sl_policy policy;
-    int *layers; /* [n_ranks], owned; policy.layers_per_rank */
+    int *layers;    /* [n_ranks], owned; policy.layers_per_rank */
+    sl_seat *seats; /* [seats of all blocks] */
     int first_layer, last_layer;
     sl_stage *stage;
     sl_scheduler *sched; /* first rank only */
@@ -42,6 +43,12 @@ void sl_policy_init(sl_policy *policy) {
     policy->weights_dtype = SL_DTYPE_AS_STORED;
 }
 
+static int is_set(const sl_shares *shares) {
+    double sum = 0.0;
+    for (int t = 0; t < SL_TIER_COUNT; t++) sum += shares->frac[t];
+    return sum != 0.0;
+}
+
 static sl_status choose_policy(sl_policy *p, const sl_model_config *c, int n_ranks) {
     if (p->micro_batch < 0 || p->num_micro_batches < 0 || p->max_rows < 0 ||
         p->blocks_in_flight < 0 || p->max_context < 0)
@@ -50,6 +57,14 @@ static sl_status choose_policy(sl_policy *p, const sl_model_config *c, int n_ran
         !sl_dtype_group_bits(p->cache_dtype))
         return SL_FAIL(SL_ERR_ARG, "cache in %s: expected F16, F32, Q8G64 or Q4G64",
                        sl_dtype_name(p->cache_dtype));
+    if (!(p->host_attends >= 0.0 && p->host_attends <= 1.0))
+        return SL_FAIL(SL_ERR_ARG, "%g of the sequences are to attend on the host, expected 0 to 1",
+                       p->host_attends);
+    if (!(p->sparsity >= 0.0f && p->sparsity <= 1.0f))
+        return SL_FAIL(SL_ERR_ARG, "attention to a share of %g of the values, expected 0 to 1",
+                       (double)p->sparsity);
+    if (is_set(&p->cache)) SL_TRY(sl_shares_check(&p->cache, "KV cache"));
+    if (is_set(&p->hidden)) SL_TRY(sl_shares_check(&p->hidden, "hidden states"));
     if (p->cpu_budget_bytes == 0) return SL_FAIL(SL_ERR_ARG, "the policy has no cpu budget");
     /* Two micro-batches let the next rank start on the first while this one computes the second. */
     if (p->num_micro_batches == 0) p->num_micro_batches = n_ranks > 1 ? 2 : 1;
@@ -68,15 +83,17 @@ static sl_status choose_policy(sl_policy *p, const sl_model_config *c, int n_ran
 
 /* A number that differs where ranks would compute different models. */
 static int64_t fingerprint(const sl_model_config *c, const sl_policy *p) {
-    char text[512];
+    char text[768];
     snprintf(text, sizeof text,
-             "%s %d %d %d %d %d %d %d %d %d %d %d %d %d %d %.9g %.9g | %d %d %d %d %d %d %d %zu",
+             "%s %d %d %d %d %d %d %d %d %d %d %d %d %d %d %.9g %.9g | %d %d %d %d %d %d %d %zu | "
+             "%.9g %.9g %.9g %.9g %.9g",
              c->arch, c->n_layers, c->hidden, c->embed_dim, c->n_heads, c->n_kv_heads, c->head_dim,
              c->ffn, c->vocab, c->max_positions, (int)c->norm, (int)c->norm_place,
              (int)c->positions, (int)c->act, c->tied_head, (double)c->norm_eps,
              (double)c->rope.theta, p->micro_batch, p->num_micro_batches, p->max_rows,
              p->blocks_in_flight, p->max_context, (int)p->cache_dtype, (int)p->weights_dtype,
-             sizeof(sl_sampling));
+             sizeof(sl_sampling), p->cache.frac[SL_TIER_GPU], p->cache.frac[SL_TIER_CPU],
+             p->cache.frac[SL_TIER_DISK], p->host_attends, (double)p->sparsity);
     return (int64_t)(sl_rng_hash(text) >> 2);
 }
 
@@ -111,10 +128,15 @@ fail:
     return st;
 }
 
-static sl_status open_local(sl_engine *e, const sl_source *source, int64_t *max_pages) {
+static sl_status open_local(sl_engine *e, const sl_source *source,
+                            int64_t max_pages[SL_TIER_COUNT]) {
     SL_TRY(choose_policy(&e->policy, sl_source_config(source), e->transport->n_ranks));
     SL_TRY(split_layers(e, source));
     const sl_policy *p = &e->policy;
+    const int n_batches = p->num_micro_batches * p->blocks_in_flight;
+    e->seats = calloc((size_t)n_batches * (size_t)p->micro_batch, sizeof *e->seats);
+    if (!e->seats) return SL_FAIL(SL_ERR_NOMEM, "engine: out of host memory");
+    sl_seats_assign(&p->cache, p->host_attends, p->micro_batch, n_batches, e->seats);
     const sl_stage_options stage = {.source = source,
                                     .backend = e->backend,
                                     .transport = e->transport,
@@ -123,33 +145,42 @@ static sl_status open_local(sl_engine *e, const sl_source *source, int64_t *max_
                                     .micro_batch = p->micro_batch,
                                     .num_micro_batches = p->num_micro_batches,
                                     .max_rows = p->max_rows,
-                                    .n_slots =
-                                        p->micro_batch * p->num_micro_batches * p->blocks_in_flight,
+                                    .n_slots = p->micro_batch * n_batches,
                                     .max_context = p->max_context,
                                     .cache_dtype = p->cache_dtype,
                                     .cpu_budget_bytes = p->cpu_budget_bytes,
                                     .disk_dir = p->disk_dir,
                                     .disk_budget_bytes = p->disk_budget_bytes,
                                     .weights = p->weights,
-                                    .weights_dtype = p->weights_dtype};
+                                    .weights_dtype = p->weights_dtype,
+                                    .seats = e->seats,
+                                    .hidden = p->hidden,
+                                    .sparsity = p->sparsity,
+                                    .no_overlap = p->no_overlap,
+                                    .host_attention = p->host_attention,
+                                    .on_span = p->on_span,
+                                    .span_user = p->span_user};
     e->is_prefill = calloc((size_t)p->blocks_in_flight, sizeof *e->is_prefill);
     if (!e->is_prefill) return SL_FAIL(SL_ERR_NOMEM, "engine: out of host memory");
     return sl_stage_open(&stage, &e->stage, max_pages);
 }
 
-static sl_status open_shared(sl_engine *e, const sl_model_config *c, int n_pages,
-                             sl_token_callback on_token) {
+static sl_status open_shared(sl_engine *e, const sl_model_config *c,
+                             const int64_t max_pages[SL_TIER_COUNT], sl_token_callback on_token) {
+    int n_pages[SL_TIER_COUNT];
+    for (int t = 0; t < SL_TIER_COUNT; t++) n_pages[t] = (int)max_pages[t];
     SL_TRY(sl_stage_open_pages(e->stage, n_pages));
     if (!sl_transport_is_first(e->transport)) return SL_OK;
     const sl_policy *p = &e->policy;
-    const sl_scheduler_options sched = {.micro_batch = p->micro_batch,
-                                        .num_micro_batches = p->num_micro_batches,
-                                        .max_rows = p->max_rows,
-                                        .n_block_slots = p->blocks_in_flight,
-                                        .n_pages = n_pages,
-                                        .max_context = p->max_context,
-                                        .vocab = c->vocab,
-                                        .on_token = on_token};
+    sl_scheduler_options sched = {.micro_batch = p->micro_batch,
+                                  .num_micro_batches = p->num_micro_batches,
+                                  .max_rows = p->max_rows,
+                                  .n_block_slots = p->blocks_in_flight,
+                                  .seats = e->seats,
+                                  .max_context = p->max_context,
+                                  .vocab = c->vocab,
+                                  .on_token = on_token};
+    memcpy(sched.n_pages, n_pages, sizeof sched.n_pages);
     return sl_scheduler_open(&sched, &e->sched);
 }
 
@@ -164,15 +195,14 @@ sl_status sl_engine_open(const sl_source *source, sl_backend *backend, sl_transp
         e->policy = *policy;
     }
     const sl_model_config *c = sl_source_config(source);
-    int64_t max_pages = 0;
-    st =
-        e ? open_local(e, source, &max_pages) : SL_FAIL(SL_ERR_NOMEM, "engine: out of host memory");
+    int64_t max_pages[SL_TIER_COUNT] = {0};
+    st = e ? open_local(e, source, max_pages) : SL_FAIL(SL_ERR_NOMEM, "engine: out of host memory");
     st = transport->ops->agree(transport, st);
     if (st != SL_OK) goto fail;
     st = transport->ops->agree(transport, check_fingerprint(e, c));
     if (st != SL_OK) goto fail;
-    SL_GO(transport->ops->min_i64(transport, &max_pages, 1));
-    st = transport->ops->agree(transport, open_shared(e, c, (int)max_pages, on_token));
+    SL_GO(transport->ops->min_i64(transport, max_pages, SL_TIER_COUNT));
+    st = transport->ops->agree(transport, open_shared(e, c, max_pages, on_token));
     if (st != SL_OK) goto fail;
     *policy = e->policy;
     *out = e;
@@ -192,6 +222,7 @@ void sl_engine_close(sl_engine *e) {
     sl_buffer_free(&e->out);
     free(e->is_prefill);
     free(e->layers);
+    free(e->seats);
     free(e);
 }
 
@@ -401,7 +432,10 @@ void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
                           .pages_total = s.pages_total,
                           .pages_peak = s.pages_peak,
                           .pages_free = s.pages_free,
+                          .disk_peak_bytes = s.disk_peak_bytes,
                           .page_bytes = s.page_bytes,
+                          .sweep_s = s.sweep_s,
+                          .n_drains = s.n_drains,
                           .n_blocks = e->n_blocks,
                           .n_prefill_rows = e->sched ? sl_scheduler_prefill_rows(e->sched) : 0,
                           .n_decode_rows = e->sched ? sl_scheduler_decode_rows(e->sched) : 0,
@@ -413,6 +447,9 @@ void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
                           .decode_s = e->decode_s,
                           .n_steady_allocs = s.n_steady_takes};
     memcpy(out->weight_bytes, s.weight_bytes, sizeof out->weight_bytes);
+    memcpy(out->home_pages, s.home_pages, sizeof out->home_pages);
+    memcpy(out->busy_s, s.busy_s, sizeof out->busy_s);
+    memcpy(out->moved_bytes, s.moved_bytes, sizeof out->moved_bytes);
 }
 
 const sl_policy *sl_engine_policy(const sl_engine *e) {

@@ -20,7 +20,9 @@
 
 #include "base/status.h"
 #include "engine/backend.h"
+#include "engine/host_attention.h"
 #include "engine/sampler.h"
+#include "engine/span.h"
 #include "engine/transport.h"
 #include "model/source.h"
 #include "store/placement.h"
@@ -44,6 +46,18 @@ typedef struct {
     sl_dtype weights_dtype; /* F32, F16, Q8G64, Q4G64, or SL_DTYPE_AS_STORED, the default */
     const int *layers_per_rank; /* [n_ranks] summing to n_layers, or NULL: split by cost; borrowed
                                  * during open */
+    sl_shares cache;  /* shares of the sequences whose pages live on gpu, cpu and disk; all zero:
+                       * all in the tier that computes */
+    sl_shares hidden; /* shares of the hidden states between layers; all zero: as cache */
+    double
+        host_attends; /* share, 0 to 1, of the sequences outside the gpu whose decode attention is
+                       * computed on the host; the pages of the others are copied to the gpu */
+    float sparsity;   /* of attention to values in decode, (0, 1]; 0: dense */
+    int no_overlap;   /* 1: one task at a time, for comparison and to find faults */
+    /* Parts that the engine uses if they are there, borrowed until close. */
+    sl_host_attention *host_attention; /* attention on the host; needed by host_attends on a gpu */
+    sl_span_callback on_span;          /* is told of each task that is over, with span_user */
+    void *span_user;
 } sl_policy;
 
 /* Fills in the defaults: cache_dtype F16, no disk, everything else "choose". */
@@ -129,20 +143,25 @@ typedef struct {
     size_t weight_bytes[SL_TIER_COUNT];      /* packed bytes of the slice's weights, by home */
     size_t cpu_budget_bytes, cpu_peak_bytes; /* peak: pages never used are not counted */
     size_t gpu_budget_bytes, gpu_peak_bytes; /* 0 without a device */
-    size_t disk_budget_bytes;
-    uint64_t disk_read_bytes;
-    double disk_read_s;                      /* while reads were under way */
+    size_t disk_budget_bytes, disk_peak_bytes;
+    uint64_t disk_read_bytes;                /* of weights */
+    double disk_read_s;                      /* while reads of weights were under way */
     uint64_t uploaded_bytes;                 /* weights copied to the device, loading left out */
     int pages_total, pages_peak, pages_free; /* per layer; free: now */
+    int home_pages[SL_TIER_COUNT];           /* of pages_total, by home */
     size_t page_bytes;                       /* of one page in one layer */
     uint64_t n_blocks;
     uint64_t n_prefill_rows, n_decode_rows; /* rows computed; counted on the first rank */
     double compute_s;                       /* in operators */
+    double sweep_s;                         /* computing blocks, waiting included */
+    double busy_s[SL_QUEUE_COUNT];          /* in tasks, by queue */
+    uint64_t moved_bytes[SL_QUEUE_COUNT];   /* over the queue's link; ATTEND: pages read */
     double wire_wait_s;                     /* waiting for peers */
     uint64_t sent_bytes, received_bytes;    /* hidden states, headers, results */
     /* First rank: time in step() while any block in flight held prompt rows / none did. */
     double prefill_s, decode_s;
     uint64_t n_steady_allocs; /* tensor allocations after the first block: 0 */
+    uint64_t n_drains;        /* waits for the whole device after the first block: 0 */
 } sl_engine_stats;
 
 void sl_engine_get_stats(const sl_engine *engine, sl_engine_stats *out);

@@ -75,13 +75,14 @@ static sl_status check_ready(const run_state *r, const sl_task *t, int *ready_ou
     return SL_OK;
 }
 
-/* Polls the queue's running tasks, in order. */
+/* Polls the queue's running tasks, in order, up to the first that is not done: they end in order,
+ * or nearly so. */
 static sl_status poll_queue(run_state *r, sl_queue queue, int *moved) {
     for (int i = r->oldest[queue]; i < r->next[queue]; i++) {
         if (r->sweep->task[i].queue != queue || r->ex->state[i] != TASK_RUNNING) continue;
         int done = 0;
         SL_TRY(r->runner->poll(r->runner->context, &r->sweep->task[i], r->ex->ticket[i], &done));
-        if (!done) continue;
+        if (!done) break;
         r->ex->state[i] = TASK_DONE;
         r->n_done++;
         *moved = 1;
@@ -113,14 +114,42 @@ static sl_status start_queue(run_state *r, sl_queue queue, int *moved) {
     }
 }
 
+/* Gives the core away for a little longer each time. */
+static void pause_a_little(double *pause_s, double *wait_s) {
+    const double t0 = sl_clock_s();
+    *pause_s = *pause_s == 0.0 ? 2e-6 : *pause_s < 1e-4 ? 1.5 * *pause_s : *pause_s;
+    sl_clock_sleep(*pause_s);
+    *wait_s += sl_clock_s() - t0;
+}
+
+static sl_status run_serially(const sl_sweep *sweep, const sl_task_runner *runner, double *wait_s) {
+    for (int i = 0; i < sweep->n_tasks; i++) {
+        const sl_task *task = &sweep->task[i];
+        sl_ticket ticket = 0;
+        double pause_s = 0.0;
+        SL_TRY(runner->start(runner->context, task, &ticket));
+        for (int done = ticket == 0; !done;) {
+            SL_TRY(runner->progress(runner->context));
+            SL_TRY(runner->poll(runner->context, task, ticket, &done));
+            if (!done) pause_a_little(&pause_s, wait_s);
+        }
+    }
+    return runner->progress(runner->context);
+}
+
 sl_status sl_executor_run(sl_executor *ex, const sl_sweep *sweep, const sl_task_runner *runner,
-                          double *wait_s_out) {
+                          int serial, double *wait_s_out) {
+    double wait_s = 0.0, pause_s = 0.0;
+    if (serial) {
+        SL_TRY(run_serially(sweep, runner, &wait_s));
+        *wait_s_out = wait_s;
+        return SL_OK;
+    }
     SL_TRY(reserve(ex, sweep->n_tasks));
     memset(ex->state, TASK_WAITING, (size_t)sweep->n_tasks);
     run_state r = {.ex = ex, .sweep = sweep, .runner = runner};
     for (int q = 0; q < SL_QUEUE_COUNT; q++) r.next[q] = r.oldest[q] = seek(sweep, (sl_queue)q, 0);
 
-    double wait_s = 0.0, pause_s = 0.0;
     while (r.n_done < sweep->n_tasks) {
         int moved = 0;
         for (int q = 0; q < SL_QUEUE_COUNT; q++) {
@@ -128,16 +157,12 @@ sl_status sl_executor_run(sl_executor *ex, const sl_sweep *sweep, const sl_task_
             SL_TRY(start_queue(&r, (sl_queue)q, &moved));
         }
         SL_TRY(runner->progress(runner->context));
-        if (moved) {
+        /* Nothing can run until a peer has sent or the device is done: give the core away, because
+         * ranks may outnumber cores. */
+        if (moved)
             pause_s = 0.0;
-            continue;
-        }
-        /* Nothing can run until a peer has sent: give the core away, a little longer each time,
-         * because ranks may outnumber cores. */
-        const double t0 = sl_clock_s();
-        pause_s = pause_s == 0.0 ? 2e-6 : pause_s < 1e-4 ? 1.5 * pause_s : pause_s;
-        sl_clock_sleep(pause_s);
-        wait_s += sl_clock_s() - t0;
+        else
+            pause_a_little(&pause_s, &wait_s);
     }
     *wait_s_out = wait_s;
     return SL_OK;

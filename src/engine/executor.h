@@ -32,8 +32,9 @@ typedef struct sl_executor sl_executor;
 sl_status sl_executor_open(sl_executor **out);
 void sl_executor_close(sl_executor *executor);
 
-/* Runs the whole sweep.  *wait_s_out = seconds in which nothing could run (waiting for peers). */
+/* Runs the whole sweep; `serial`: one task at a time, in list order, each to its end.
+ * *wait_s_out = seconds in which nothing could be started or was seen to end. */
 sl_status sl_executor_run(sl_executor *executor, const sl_sweep *sweep,
-                          const sl_task_runner *runner, double *wait_s_out);
+                          const sl_task_runner *runner, int serial, double *wait_s_out);
 
 #endif

@@ -1,12 +1,11 @@
 /* host_attention.h - decode attention on the host, beside a device that computes the rest.
  *
  * The pages of some sequences live in host memory.  Reading them there is cheaper than copying them
- * to the device, so the queries come to the pages: a job has the queries, new keys and new values of
- * some rows in host memory, appends the keys and values to the pages, attends, and leaves the
- * results in host memory.  Jobs run one after another on threads of their own, in the order in which
- * they were started.
- * Layer: engine.  May include: base, store.  Thread safety: one caller per object.
- * Source: FlexGen, section 4.1 (attention on the CPU: the cache is B times larger than the
+ * to the device, so the queries come to the pages: a job has the queries, new keys and new values
+ * of some rows in host memory, appends the keys and values to the pages, attends, and leaves the
+ * results in host memory.  Jobs run one after another on threads of their own, in the order in
+ * which they were started. Layer: engine.  May include: base, store.  Thread safety: one caller per
+ * object. Source: FlexGen, section 4.1 (attention on the CPU: the cache is B times larger than the
  * activations, so moving activations saves I/O).
  */
 #ifndef SL_ENGINE_HOST_ATTENTION_H
@@ -32,9 +31,9 @@ typedef struct {
     int n_heads;         /* query heads; head h reads key/value head h / (n_heads / n_kv_heads) */
     float scale;         /* of the scores, > 0 */
     int window;          /* 0: no limit; else only keys [n_tokens - window, n_tokens) */
-    float sparsity;      /* 0: dense.  Else, in (0, 1]: all keys are read, and of the values those of
-                          * the ceil(sparsity * keys) largest weights per query head; the weights are
-                          * those of the dense softmax, not renormalised (FlexGen, section 4.3) */
+    float sparsity; /* 0: dense.  Else, in (0, 1]: all keys are read, and of the values those of
+                     * the ceil(sparsity * keys) largest weights per query head; the weights are
+                     * those of the dense softmax, not renormalised (FlexGen, section 4.3) */
     int n_rows;
     const sl_host_row *row; /* [n_rows] */
     const void *q;          /* [n_rows, ldq]: n_heads * head_dim columns */

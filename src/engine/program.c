@@ -9,18 +9,23 @@
  * vocabulary, little beside the weights. */
 enum { LOGITS_BYTES = 32 << 20, LOGITS_MAX_ROWS = 256 };
 
+enum { SL_PROGRAM_LANES = 4 };
+
 struct sl_program {
     const sl_model_config *config;
     sl_backend *be;
     sl_tier *tier;
     int max_rows, logits_rows;
     int q_cols, kv_cols;
-    float *inv_freq; /* [head_dim / 2] */
-    float scale;     /* of attention scores */
-    void *normed;    /* [max_rows, hidden] */
-    void *q;         /* [max_rows, q_cols] */
-    void *k, *v;     /* [max_rows, kv_cols] */
-    void *attended;  /* [max_rows, q_cols] */
+    float *inv_freq;                  /* [head_dim / 2] */
+    float scale;                      /* of attention scores */
+    void *normed;                     /* [max_rows, hidden] */
+    void *q;                          /* [max_rows, q_cols] */
+    void *k, *v;                      /* [max_rows, kv_cols] */
+    void *attended[SL_PROGRAM_LANES]; /* [max_rows, q_cols] */
+    void *outbox[SL_PROGRAM_LANES];   /* [host_rows, q_cols + 2 kv_cols] */
+    int n_lanes;
+    float sparsity;
     void *gate;      /* [max_rows, ffn] */
     void *up;        /* [max_rows, ffn], gated MLP only */
     void *embedded;  /* [max_rows, embed_dim], with project_in only */
@@ -48,7 +53,7 @@ typedef struct {
     const char *what;
 } buffer_plan;
 
-enum { N_BUFFERS = 11 };
+enum { N_BUFFERS = 10 + 2 * SL_PROGRAM_LANES };
 
 static void plan_buffers(const sl_program_options *o, sl_program *p, buffer_plan plan[N_BUFFERS]) {
     const sl_model_config *c = o->config;
@@ -56,12 +61,11 @@ static void plan_buffers(const sl_program_options *o, sl_program *p, buffer_plan
     const int rows = o->max_rows, head = o->has_head ? logits_rows_for(o) : 0;
     const int proj = has_projections(c);
     const int q_cols = c->n_heads * c->head_dim, kv_cols = c->n_kv_heads * c->head_dim;
-    const buffer_plan all[N_BUFFERS] = {
+    const buffer_plan all[] = {
         {&p->normed, rows, c->hidden, act, "normed rows"},
         {&p->q, rows, q_cols, act, "queries"},
         {&p->k, rows, kv_cols, act, "keys"},
         {&p->v, rows, kv_cols, act, "values"},
-        {&p->attended, rows, q_cols, act, "attention results"},
         {&p->gate, rows, c->ffn, act, "the MLP's rows"},
         {&p->up, c->gated_mlp ? rows : 0, c->ffn, act, "the gated MLP's rows"},
         {&p->embedded, proj ? rows : 0, c->embed_dim, act, "embedded rows"},
@@ -69,7 +73,15 @@ static void plan_buffers(const sl_program_options *o, sl_program *p, buffer_plan
         {&p->projected, proj ? head : 0, c->embed_dim, act, "projected rows"},
         {&p->logits, head, c->vocab, sizeof(float), "logits"},
     };
-    for (int i = 0; i < N_BUFFERS; i++) plan[i] = all[i];
+    const int n = (int)(sizeof all / sizeof all[0]);
+    for (int i = 0; i < n; i++) plan[i] = all[i];
+    for (int i = 0; i < SL_PROGRAM_LANES; i++) {
+        const int used = i < o->n_lanes;
+        plan[n + 2 * i] =
+            (buffer_plan){&p->attended[i], used ? rows : 0, q_cols, act, "attention results"};
+        plan[n + 2 * i + 1] = (buffer_plan){&p->outbox[i], used ? o->host_rows : 0,
+                                            q_cols + 2 * kv_cols, act, "queries for the host"};
+    }
 }
 
 static sl_status plan_bytes(const buffer_plan *b, size_t *out) {
@@ -93,7 +105,9 @@ sl_status sl_program_measure(const sl_program_options *options, size_t *bytes_ou
 
 sl_status sl_program_open(const sl_program_options *o, sl_program **out) {
     const sl_model_config *c = o->config;
-    if (o->max_rows < 1) return SL_FAIL(SL_ERR_ARG, "micro-batches of %d rows", o->max_rows);
+    if (o->max_rows < 1 || o->n_lanes < 1 || o->n_lanes > SL_PROGRAM_LANES || o->host_rows < 0)
+        return SL_FAIL(SL_ERR_ARG, "micro-batches of %d rows in %d lanes, %d rows for the host",
+                       o->max_rows, o->n_lanes, o->host_rows);
     sl_status st = SL_OK;
     sl_program *p = calloc(1, sizeof *p);
     if (!p) return SL_FAIL(SL_ERR_NOMEM, "program: out of host memory");
@@ -101,6 +115,8 @@ sl_status sl_program_open(const sl_program_options *o, sl_program **out) {
     p->be = o->backend;
     p->tier = o->tier;
     p->max_rows = o->max_rows;
+    p->n_lanes = o->n_lanes;
+    p->sparsity = o->sparsity;
     p->logits_rows = logits_rows_for(o);
     p->q_cols = c->n_heads * c->head_dim;
     p->kv_cols = c->n_kv_heads * c->head_dim;
@@ -130,8 +146,12 @@ fail:
 
 void sl_program_close(sl_program *p) {
     if (!p) return;
-    void *const all[] = {p->normed, p->q,        p->k,      p->v,         p->attended, p->gate,
+    void *const all[] = {p->normed, p->q,        p->k,      p->v,         p->gate,
                          p->up,     p->embedded, p->picked, p->projected, p->logits};
+    for (int i = 0; i < SL_PROGRAM_LANES; i++) {
+        sl_tier_put(p->tier, p->attended[i]);
+        sl_tier_put(p->tier, p->outbox[i]);
+    }
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) sl_tier_put(p->tier, all[i]);
     free(p->inv_freq);
     free(p);
@@ -162,10 +182,14 @@ static sl_status norm(sl_program *p, void *y, const void *x, const sl_layer_weig
                             n_rows, c->hidden);
 }
 
-/* Queries, keys and values of the rows, normed and rotated as the model wants, keys and values in
- * the pages; then attention.  x: [n, hidden]; the result stands in p->attended. */
-static sl_status attention(sl_program *p, const sl_layer_weights *w, const sl_kv_view *cache,
-                           const sl_rows *rows, const void *x) {
+/* Row `row` of a buffer of rows of `cols` activations. */
+static void *at_row(const sl_program *p, void *base, int row, int cols) {
+    return (char *)base + (size_t)row * (size_t)cols * p->be->ops->act_bytes;
+}
+
+/* Queries, keys and values of the rows, normed and rotated as the model wants.  x: [n, hidden]. */
+static sl_status project(sl_program *p, const sl_layer_weights *w, const sl_rows *rows,
+                         const void *x) {
     const sl_model_config *c = p->config;
     const sl_backend_ops *op = p->be->ops;
     const int n = rows->n_rows, q_cols = p->q_cols, kv_cols = p->kv_cols;
@@ -185,9 +209,38 @@ static sl_status attention(sl_program *p, const sl_layer_weights *w, const sl_kv
         SL_TRY(op->rope(p->be, p->q, q_cols, c->n_heads, c->head_dim, p->inv_freq, rows));
         SL_TRY(op->rope(p->be, p->k, kv_cols, c->n_kv_heads, c->head_dim, p->inv_freq, rows));
     }
-    SL_TRY(op->kv_append(p->be, cache, p->k, p->v, kv_cols, rows));
-    return op->attend(p->be, p->attended, p->q, q_cols, c->n_heads, cache, p->scale,
-                      c->sliding_window, rows);
+    return SL_OK;
+}
+
+/* The part's queries, keys and values, one behind another, where the host gets them from. */
+static sl_status post(sl_program *p, const sl_program_part *part, int lane) {
+    const sl_device_ops *device = p->be->ops->device;
+    const size_t act = p->be->ops->act_bytes, n = (size_t)part->rows->n_rows;
+    void *const from[] = {at_row(p, p->q, part->row0, p->q_cols),
+                          at_row(p, p->k, part->row0, p->kv_cols),
+                          at_row(p, p->v, part->row0, p->kv_cols)};
+    const size_t cols[] = {(size_t)p->q_cols, (size_t)p->kv_cols, (size_t)p->kv_cols};
+    char *to = p->outbox[lane];
+    for (int i = 0; i < 3; i++) {
+        SL_TRY(device->copy(p->be, SL_STREAM_COMPUTE, to, from[i], n * cols[i] * act));
+        to += n * cols[i] * act;
+    }
+    return SL_OK;
+}
+
+/* Keys and values of a part go to its pages; then its rows attend. */
+static sl_status attend(sl_program *p, const sl_program_part *part, int lane) {
+    const sl_model_config *c = p->config;
+    const sl_backend_ops *op = p->be->ops;
+    const int r = part->row0;
+    void *out = at_row(p, p->attended[lane], r, p->q_cols), *q = at_row(p, p->q, r, p->q_cols);
+    SL_TRY(op->kv_append(p->be, &part->cache, at_row(p, p->k, r, p->kv_cols),
+                         at_row(p, p->v, r, p->kv_cols), p->kv_cols, part->rows));
+    if (p->sparsity > 0.0f)
+        return op->attend_sparse(p->be, out, q, p->q_cols, c->n_heads, &part->cache, p->scale,
+                                 c->sliding_window, p->sparsity, part->rows);
+    return op->attend(p->be, out, q, p->q_cols, c->n_heads, &part->cache, p->scale,
+                      c->sliding_window, part->rows);
 }
 
 /* hidden += MLP(x); x: [n, hidden], not hidden itself. */
@@ -209,25 +262,46 @@ static sl_status mlp(sl_program *p, const sl_layer_weights *w, int n, const void
                       w->vector[SL_ROLE_DOWN_BIAS], n, 1);
 }
 
-sl_status sl_program_layer(sl_program *p, const sl_layer_weights *w, const sl_kv_view *cache,
-                           const sl_rows *rows, void *hidden) {
-    const sl_model_config *c = p->config;
-    const sl_backend_ops *op = p->be->ops;
-    const int n = rows->n_rows;
-    const int pre = c->norm_place == SL_NORM_PRE;
-
+sl_status sl_program_before(sl_program *p, const sl_layer_weights *w, const sl_rows *rows,
+                            const sl_program_part *parts, int n_parts, int lane, void *hidden) {
+    const int pre = p->config->norm_place == SL_NORM_PRE;
     if (pre)
-        SL_TRY(norm(p, p->normed, hidden, w, SL_ROLE_ATTN_NORM_GAIN, SL_ROLE_ATTN_NORM_BIAS, n));
-    SL_TRY(attention(p, w, cache, rows, pre ? p->normed : hidden));
-    SL_TRY(op->linear(p->be, hidden, c->hidden, p->attended, &w->matrix[SL_ROLE_O],
-                      w->vector[SL_ROLE_O_BIAS], n, 1));
-    if (!pre) {
+        SL_TRY(norm(p, p->normed, hidden, w, SL_ROLE_ATTN_NORM_GAIN, SL_ROLE_ATTN_NORM_BIAS,
+                    rows->n_rows));
+    SL_TRY(project(p, w, rows, pre ? p->normed : hidden));
+    for (int i = 0; i < n_parts; i++)
+        SL_TRY(parts[i].cache.base ? attend(p, &parts[i], lane) : post(p, &parts[i], lane));
+    return SL_OK;
+}
+
+sl_status sl_program_after(sl_program *p, const sl_layer_weights *w, int n, int lane,
+                           void *hidden) {
+    const sl_model_config *c = p->config;
+    SL_TRY(p->be->ops->linear(p->be, hidden, c->hidden, p->attended[lane], &w->matrix[SL_ROLE_O],
+                              w->vector[SL_ROLE_O_BIAS], n, 1));
+    if (c->norm_place != SL_NORM_PRE) {
         SL_TRY(norm(p, hidden, hidden, w, SL_ROLE_ATTN_NORM_GAIN, SL_ROLE_ATTN_NORM_BIAS, n));
         SL_TRY(mlp(p, w, n, hidden, hidden));
         return norm(p, hidden, hidden, w, SL_ROLE_MLP_NORM_GAIN, SL_ROLE_MLP_NORM_BIAS, n);
     }
     SL_TRY(norm(p, p->normed, hidden, w, SL_ROLE_MLP_NORM_GAIN, SL_ROLE_MLP_NORM_BIAS, n));
     return mlp(p, w, n, p->normed, hidden);
+}
+
+void *sl_program_outbox(const sl_program *p, int lane) {
+    return p->outbox[lane];
+}
+void *sl_program_inbox(const sl_program *p, int lane, int row0) {
+    return at_row(p, p->attended[lane], row0, p->q_cols);
+}
+int sl_program_q_cols(const sl_program *p) {
+    return p->q_cols;
+}
+int sl_program_kv_cols(const sl_program *p) {
+    return p->kv_cols;
+}
+float sl_program_scale(const sl_program *p) {
+    return p->scale;
 }
 
 sl_status sl_program_head(sl_program *p, const sl_layer_weights *w, const sl_rows *rows,

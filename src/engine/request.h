@@ -43,6 +43,7 @@ struct sl_request {
     int n_sequences;       /* that are computed: 1 when nothing is generated, else ask.n */
     int n_admitted, n_done;
     int n_shared;              /* pages reserved for the prefix that forks share */
+    int shared_home;           /* tier that they are reserved in */
     sl_engine_choice *choices; /* [ask.n], filled when finished */
     sl_engine_result result;
     sl_request *next; /* in a queue */

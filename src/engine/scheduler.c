@@ -22,6 +22,13 @@ typedef struct {
     uint64_t number;    /* of the block in flight */
 } block_slot;
 
+/* A sequence of the micro-batch being formed, and how many of its rows are computed. */
+typedef struct {
+    sl_sequence *sequence;
+    int n_rows;
+    int order; /* of its rows in the micro-batch */
+} candidate;
+
 struct sl_scheduler {
     sl_scheduler_options opt;
     int seats;          /* per block slot */
@@ -31,11 +38,11 @@ struct sl_scheduler {
     uint64_t n_blocks, n_absorbed, n_requests, n_admissions;
     sl_request_queue waiting, finished;
     sl_request *admitting; /* its first choice is in, others are still to come */
-    sl_sequence **order;   /* scratch: a micro-batch's sequences, oldest first */
+    candidate *candidate;  /* scratch: [micro_batch] sequences */
     int *released;         /* slots to be released with the next block */
     int n_released;
     int n_running;
-    int n_free_pages; /* not reserved */
+    int n_free_pages[SL_TIER_COUNT]; /* not reserved, by home */
     uint64_t prefill_rows, decode_rows;
 };
 
@@ -45,13 +52,13 @@ sl_status sl_scheduler_open(const sl_scheduler_options *o, sl_scheduler **out) {
     if (!s) return SL_FAIL(SL_ERR_NOMEM, "scheduler: out of host memory");
     s->opt = *o;
     s->seats = o->micro_batch * o->num_micro_batches;
-    s->n_free_pages = o->n_pages;
+    memcpy(s->n_free_pages, o->n_pages, sizeof s->n_free_pages);
     const size_t n_seats = (size_t)o->n_block_slots * (size_t)s->seats;
     s->seat = calloc(n_seats, sizeof *s->seat);
     s->released = calloc(n_seats, sizeof *s->released);
-    s->order = calloc((size_t)o->micro_batch, sizeof *s->order);
+    s->candidate = calloc((size_t)o->micro_batch, sizeof *s->candidate);
     s->block = calloc((size_t)o->n_block_slots, sizeof *s->block);
-    if (!s->seat || !s->released || !s->order || !s->block) {
+    if (!s->seat || !s->released || !s->candidate || !s->block) {
         st = SL_FAIL(SL_ERR_NOMEM, "scheduler: out of host memory for %zu seats", n_seats);
         goto fail;
     }
@@ -80,10 +87,22 @@ void sl_scheduler_close(sl_scheduler *s) {
     close_queue(&s->finished);
     for (int b = 0; s->block && b < s->opt.n_block_slots; b++) free(s->block[b].sent);
     free(s->block);
-    free(s->order);
+    free(s->candidate);
     free(s->released);
     free(s->seat);
     free(s);
+}
+
+static int home_of(const sl_scheduler *s, int slot) {
+    return s->opt.seats ? s->opt.seats[slot].home : SL_TIER_GPU;
+}
+
+/* Pages of the roomiest home. */
+static int most_pages(const sl_scheduler *s) {
+    int most = 0;
+    for (int t = 0; t < SL_TIER_COUNT; t++)
+        if (s->opt.n_pages[t] > most) most = s->opt.n_pages[t];
+    return most;
 }
 
 static sl_status check_request(const sl_scheduler *s, const sl_engine_request *r) {
@@ -96,10 +115,10 @@ static sl_status check_request(const sl_scheduler *s, const sl_engine_request *r
                        "the prompt has %d tokens and %d are to be generated, but the context holds "
                        "%d tokens",
                        r->n_prompt, r->max_tokens, s->opt.max_context);
-    if (sl_kv_pages_for(r->n_prompt + r->max_tokens) > s->opt.n_pages)
+    if (sl_kv_pages_for(r->n_prompt + r->max_tokens) > most_pages(s))
         return SL_FAIL(SL_ERR_ARG, "%d tokens need %d pages of KV cache, there are %d",
                        r->n_prompt + r->max_tokens, sl_kv_pages_for(r->n_prompt + r->max_tokens),
-                       s->opt.n_pages);
+                       most_pages(s));
     for (int i = 0; i < r->n_prompt; i++)
         if (r->prompt[i] < 0 || r->prompt[i] >= s->opt.vocab)
             return SL_FAIL(SL_ERR_ARG, "prompt token %d has id %d, expected 0 to %d", i,
@@ -146,7 +165,7 @@ static void leave_seat(sl_scheduler *s, sl_sequence *q) {
     s->seat[q->slot] = NULL;
     s->block[q->slot / s->seats].n_seated--;
     s->released[s->n_released++] = q->slot;
-    s->n_free_pages += q->n_reserved;
+    s->n_free_pages[home_of(s, q->slot)] += q->n_reserved;
     q->n_reserved = 0;
     q->slot = -1;
     q->state = SL_SEQ_DONE;
@@ -178,14 +197,21 @@ static void end_sequence(sl_scheduler *s, sl_sequence *q, sl_finish finish) {
     else
         leave_seat(s, q);
     if (++r->n_done < r->n_sequences) return;
-    s->n_free_pages += r->n_shared;
+    s->n_free_pages[r->shared_home] += r->n_shared;
     r->n_shared = 0;
     sl_request_finish(r);
     sl_request_push(&s->finished, r);
 }
 
-/* A free seat of the block slot, in its least filled micro-batch; -1 if there is none. */
-static int find_seat(const sl_scheduler *s, int b) {
+/* Whether a sequence may sit there: `need` pages of the seat's home are free. */
+static int is_open(const sl_scheduler *s, int slot, int need, int home) {
+    const int here = home_of(s, slot);
+    return !s->seat[slot] && need <= s->n_free_pages[here] && (home < 0 || here == home);
+}
+
+/* A free seat of the block slot whose home (`home`, -1: any) has `need` pages left, in its least
+ * filled micro-batch; -1 if there is none. */
+static int find_seat(const sl_scheduler *s, int b, int need, int home) {
     int best = -1, best_filled = s->opt.micro_batch;
     for (int m = 0; m < s->opt.num_micro_batches; m++) {
         int filled = 0, open = -1;
@@ -193,10 +219,10 @@ static int find_seat(const sl_scheduler *s, int b) {
             const int slot = b * s->seats + m * s->opt.micro_batch + i;
             if (s->seat[slot])
                 filled++;
-            else if (open < 0)
+            else if (open < 0 && is_open(s, slot, need, home))
                 open = slot;
         }
-        if (filled < best_filled) {
+        if (open >= 0 && filled < best_filled) {
             best_filled = filled;
             best = open;
         }
@@ -210,11 +236,17 @@ static sl_status emit_admission(const sl_sequence *q, int fork_from, sl_block *b
                       .slot = q->slot,
                       .n_prompt = r->ask.n_prompt,
                       .sampling = r->ask.sampling};
+    const int n_reserve = r->ask.n_prompt + r->ask.max_tokens;
     op.sampling.key = sl_rng_at(r->ask.sampling.key, (uint64_t)q->choice);
+    if (fork_from < 0) op.n_reserve = n_reserve;
     SL_TRY(sl_block_add_op(block, &op));
     if (fork_from < 0) return SL_OK;
-    op = (sl_block_op){
-        .kind = SL_OP_FORK, .slot = q->slot, .from = fork_from, .n_tokens = fork_tokens(r)};
+    op = (sl_block_op){.kind = SL_OP_FORK,
+                       .slot = q->slot,
+                       .from = fork_from,
+                       .n_tokens = fork_tokens(r),
+                       .n_from = r->sequence[0].n_sent,
+                       .n_reserve = n_reserve};
     return sl_block_add_op(block, &op);
 }
 
@@ -225,26 +257,34 @@ static sl_status admit_choice(sl_scheduler *s, sl_request *r, int b, sl_block *b
     *seated_out = 0;
     sl_sequence *q = &r->sequence[r->n_admitted];
     sl_sequence *first = &r->sequence[0];
-    const int fork = q->choice > 0 && first->slot >= 0 && fork_tokens(r) > 0;
+    int fork = q->choice > 0 && first->slot >= 0 && fork_tokens(r) > 0;
     if (fork && first->n_sent < fork_tokens(r)) return SL_OK;
-    const int slot = find_seat(s, b);
-    if (slot < 0) return SL_OK;
     const int whole = sl_kv_pages_for(r->ask.n_prompt + r->ask.max_tokens);
     /* Whole pages of the prefix are shared; they are charged to the request, once, since the first
-     * choice may end before the others. */
+     * choice may end before the others.  A fork has to have the first choice's home; where that has
+     * no seat, the choice computes the prompt itself. */
     const int shared = r->n_sequences > 1 ? fork_tokens(r) / SL_PAGE_TOKENS : 0;
+    int slot = fork ? find_seat(s, b, whole - shared, home_of(s, first->slot)) : -1;
+    if (slot < 0) {
+        slot = find_seat(s, b, whole, -1);
+        if (fork && slot >= 0 && home_of(s, slot) == home_of(s, first->slot)) slot = -1;
+        fork = 0;
+    }
+    if (slot < 0) return SL_OK;
     const int own = q->choice == 0 || fork ? whole - shared : whole;
     const int need = own + (q->choice == 0 ? shared : 0);
-    if (need > s->n_free_pages) return SL_OK;
 
     const size_t room = r->ask.max_tokens > 0 ? (size_t)r->ask.max_tokens : 1;
     q->token = calloc(room, sizeof *q->token);
     if (!q->token) return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %zu tokens", room);
     q->slot = slot;
     SL_TRY(emit_admission(q, fork ? first->slot : -1, block));
-    s->n_free_pages -= need;
+    s->n_free_pages[home_of(s, slot)] -= need;
     q->n_reserved = own;
-    if (q->choice == 0) r->n_shared = shared;
+    if (q->choice == 0) {
+        r->n_shared = shared;
+        r->shared_home = home_of(s, slot);
+    }
     q->n_sent = fork ? fork_tokens(r) : 0;
     q->state = SL_SEQ_RUNNING;
     q->admission = s->n_admissions++;
@@ -278,7 +318,7 @@ static sl_status make_way(sl_scheduler *s, sl_request *r, sl_block *block, int *
     *freed_out = first->state == SL_SEQ_LINGERING && s->n_running == 0;
     if (!*freed_out) return SL_OK;
     SL_TRY(leave_seat_now(s, first, block));
-    s->n_free_pages += r->n_shared;
+    s->n_free_pages[r->shared_home] += r->n_shared;
     r->n_shared = 0;
     return SL_OK;
 }
@@ -335,33 +375,44 @@ static sl_status emit_segment(sl_scheduler *s, block_slot *slot, sl_sequence *q,
 }
 
 static int by_admission(const void *a, const void *b) {
-    const uint64_t x = (*(sl_sequence *const *)a)->admission,
-                   y = (*(sl_sequence *const *)b)->admission;
+    const uint64_t x = ((const candidate *)a)->sequence->admission,
+                   y = ((const candidate *)b)->sequence->admission;
     return x < y ? -1 : x > y;
 }
 
+static int by_order(const void *a, const void *b) {
+    const candidate *x = a, *y = b;
+    return x->order != y->order ? x->order - y->order : by_admission(a, b);
+}
+
 /* One micro-batch: every decoding sequence has its row; prompts share the rest, oldest first, so
- * that a stream of long prompts starves nobody. */
+ * that a stream of long prompts starves nobody.  Rows that attend in the same way lie together. */
 static sl_status emit_micro_batch(sl_scheduler *s, int b, int m, sl_block *block,
                                   int *has_prefill) {
     int n = 0, n_single = 0;
+    candidate *all = s->candidate;
     for (int i = 0; i < s->opt.micro_batch; i++) {
         sl_sequence *q = s->seat[b * s->seats + m * s->opt.micro_batch + i];
         if (!q || rows_ready(q) == 0) continue;
-        s->order[n++] = q;
+        all[n++] = (candidate){.sequence = q};
         n_single += rows_ready(q) == 1;
     }
     if (n == 0) return SL_OK;
-    qsort(s->order, (size_t)n, sizeof s->order[0], by_admission);
+    qsort(all, (size_t)n, sizeof all[0], by_admission);
     SL_TRY(sl_block_add_micro_batch(block));
     int room = s->opt.max_rows - n_single;
     for (int i = 0; i < n; i++) {
-        const int ready = rows_ready(s->order[i]);
-        const int rows = ready == 1 ? 1 : ready < room ? ready : room;
-        if (rows == 0) continue;
-        if (ready > 1) room -= rows;
-        SL_TRY(emit_segment(s, &s->block[b], s->order[i], rows, block, has_prefill));
+        const int ready = rows_ready(all[i].sequence);
+        all[i].n_rows = ready == 1 ? 1 : ready < room ? ready : room;
+        if (ready > 1) room -= all[i].n_rows;
+        if (s->opt.seats)
+            all[i].order = sl_seats_row_order(&s->opt.seats[all[i].sequence->slot], all[i].n_rows);
     }
+    if (s->opt.seats) qsort(all, (size_t)n, sizeof all[0], by_order);
+    for (int i = 0; i < n; i++)
+        if (all[i].n_rows > 0)
+            SL_TRY(
+                emit_segment(s, &s->block[b], all[i].sequence, all[i].n_rows, block, has_prefill));
     return SL_OK;
 }
 
@@ -476,7 +527,7 @@ void sl_scheduler_drop_all(sl_scheduler *s) {
         int seated = 0;
         for (int c = 0; c < r->ask.n; c++) seated |= r->sequence[c].slot >= 0;
         if (seated) continue;
-        s->n_free_pages += r->n_shared;
+        s->n_free_pages[r->shared_home] += r->n_shared;
         if (s->admitting == r) s->admitting = NULL;
         sl_request_close(r);
     }

@@ -15,11 +15,13 @@
 #include "base/status.h"
 #include "engine/block.h"
 #include "engine/engine.h"
+#include "engine/seats.h"
 
 typedef struct {
     int micro_batch, num_micro_batches, max_rows;
-    int n_block_slots; /* blocks in flight */
-    int n_pages;       /* per layer, the smallest of all ranks */
+    int n_block_slots;          /* blocks in flight */
+    int n_pages[SL_TIER_COUNT]; /* per layer, by the seats' home, the smallest of all ranks */
+    const sl_seat *seats;       /* [slots], borrowed until close; NULL: all homed in the gpu tier */
     int max_context;
     int vocab;
     sl_token_callback on_token; /* may be NULL */

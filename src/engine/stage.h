@@ -15,6 +15,9 @@
 #include "base/status.h"
 #include "engine/backend.h"
 #include "engine/block.h"
+#include "engine/host_attention.h"
+#include "engine/seats.h"
+#include "engine/span.h"
 #include "engine/transport.h"
 #include "model/source.h"
 #include "store/placement.h"
@@ -33,18 +36,27 @@ typedef struct {
     size_t disk_budget_bytes; /* of the disk tier */
     sl_shares weights;        /* of the decoder matrices by tier; all zero: as high as they fit */
     sl_dtype weights_dtype;   /* as for sl_layout_make_as() */
+    const sl_seat *seats;     /* [n_slots] borrowed until close */
+    sl_shares hidden;         /* of hidden states; all zero: in the tier that computes */
+    float sparsity;           /* of attention in decode, (0, 1]; 0: dense */
+    int no_overlap;           /* 1: one task at a time */
+    sl_host_attention *host_attention; /* borrowed until close; NULL: the device attends to all */
+    sl_span_callback on_span;          /* may be NULL */
+    void *span_user;
 } sl_stage_options;
 
 typedef struct sl_stage sl_stage;
 
-/* Loads the slice and takes buffers from the budget, all but the pages.  *max_pages_out: pages per
- * layer that the rest of the budget holds, at most what n_slots full contexts need.
- * Errors: SL_ERR_NOMEM with the numbers when not even one full context fits. */
-sl_status sl_stage_open(const sl_stage_options *options, sl_stage **out, int64_t *max_pages_out);
+/* Loads the slice and takes buffers from the budgets, all but the pages.  max_pages_out: pages per
+ * layer, by the seats' home, that the rest of the budgets holds, at most what full contexts in
+ * those seats need.  A rank without a device keeps the gpu's sequences in host memory. Errors:
+ * SL_ERR_NOMEM with the numbers when a home does not hold even one full context. */
+sl_status sl_stage_open(const sl_stage_options *options, sl_stage **out,
+                        int64_t max_pages_out[SL_TIER_COUNT]);
 void sl_stage_close(sl_stage *stage);
 
-/* Takes the pages, after the ranks have agreed on their number. */
-sl_status sl_stage_open_pages(sl_stage *stage, int n_pages);
+/* Takes the pages, after the ranks have agreed on their numbers. */
+sl_status sl_stage_open_pages(sl_stage *stage, const int n_pages[SL_TIER_COUNT]);
 
 sl_block_limits sl_stage_limits(const sl_stage *stage);
 
@@ -60,13 +72,19 @@ sl_status sl_stage_finish(sl_stage *stage);
 typedef struct {
     size_t weight_bytes[SL_TIER_COUNT]; /* packed, by home */
     size_t cpu_peak_bytes, gpu_budget_bytes, gpu_peak_bytes, page_bytes;
-    uint64_t disk_read_bytes;
-    double disk_read_s;      /* while reads were under way */
-    uint64_t uploaded_bytes; /* weights copied to the device, loading left out */
+    size_t disk_peak_bytes;
+    uint64_t disk_read_bytes; /* of weights */
+    double disk_read_s;       /* while reads of weights were under way */
+    uint64_t uploaded_bytes;  /* weights copied to the device, loading left out */
     int pages_total, pages_peak, pages_free;
+    int home_pages[SL_TIER_COUNT]; /* of pages_total, by home */
     double compute_s, wait_s;
     uint64_t sent_bytes, received_bytes;
-    uint64_t n_steady_takes; /* tensor allocations after open_pages */
+    double busy_s[SL_QUEUE_COUNT];        /* in tasks */
+    uint64_t moved_bytes[SL_QUEUE_COUNT]; /* over the queue's link; ATTEND: pages read */
+    double sweep_s;                       /* in sl_stage_run() */
+    uint64_t n_drains;                    /* waits for the whole device since open_pages: 0 */
+    uint64_t n_steady_takes;              /* tensor allocations after open_pages */
 } sl_stage_stats;
 void sl_stage_get_stats(const sl_stage *stage, sl_stage_stats *out);
 

@@ -1,5 +1,6 @@
-/* stage_impl.h - the inside of a stage, shared by stage.c (running) and stage_open.c (memory).
- * Layer: engine, private.  Thread safety: one owner. */
+/* stage_impl.h - the inside of a stage, shared by stage.c (running), stage_rows.c (what a block
+ * asks for), stage_tasks.c (the tasks), stage_open.c (memory). Layer: engine, private.  Thread
+ * safety: one owner. */
 #ifndef SL_ENGINE_STAGE_IMPL_H
 #define SL_ENGINE_STAGE_IMPL_H
 
@@ -8,7 +9,9 @@
 #include "engine/slots.h"
 #include "engine/stage.h"
 #include "engine/sweep.h"
+#include "store/hidden.h"
 #include "store/kv_cache.h"
+#include "store/kv_visits.h"
 #include "store/weights.h"
 
 /* Follows the hidden states of a micro-batch on the wire, so that a failure goes with them. */
@@ -17,37 +20,80 @@ typedef struct {
     char message[252];
 } sl_stage_trailer;
 
-/* Two sets of hidden states: while one block's are still being sent, the next block is computed. */
+/* Two sets of hidden states: while one block's are still being sent, the next block is computed.
+ * A single rank sends nothing and has one. */
 enum { SL_STAGE_SETS = 2 };
+
+/* A run of rows that attend to pages of one place. */
+typedef enum { SL_PART_HERE, SL_PART_VISIT, SL_PART_HOST } sl_part_kind;
+
+typedef struct {
+    sl_part_kind kind;
+    int row0;
+    int visitor0; /* of its first segment among the micro-batch's visitors */
+    sl_rows rows;
+} sl_stage_part;
 
 typedef struct {
     sl_rows rows;
     int32_t *token, *position; /* [max_rows] */
     int32_t *wanted;           /* [max_rows] */
-    sl_segment *segment;       /* [micro_batch] */
-    int choice0;               /* of the micro-batch's first wanted row in the block */
+    sl_segment *segment;       /* [micro_batch], rows counted from their part's first */
+    sl_kv_visitor *visitor;    /* [micro_batch] */
+    int n_visitors;
+    sl_stage_part part[SL_ROW_PARTS];
+    int n_parts;
+    int host_part; /* number of the part that attends on the host; -1: none */
+    int choice0;   /* of the micro-batch's first wanted row in the block */
 } sl_stage_rows;
+
+/* What a micro-batch between BEFORE and AFTER has on the host. */
+typedef struct {
+    unsigned char *ask;    /* pinned: queries, keys, values of the rows, as the program's outbox */
+    unsigned char *answer; /* pinned: [host_rows, q_cols] */
+    sl_host_row *row;      /* [host_rows] */
+    void **page;           /* [host_rows, pages of a full context] */
+} sl_stage_lane;
+
+/* What is remembered of a task of the sweep under way. */
+typedef struct {
+    sl_event *begin, *end; /* devices only */
+    double begin_s;
+    size_t bytes;
+} sl_stage_work;
 
 struct sl_stage {
     sl_stage_options opt;
     sl_model_config config;
+    sl_kv_format format;
     int is_first, is_last;
     const sl_device_ops *device; /* NULL: the host computes */
     sl_tier *cpu, *gpu;          /* gpu: NULL without a device */
     sl_tier *fast;               /* the one of the two that computes */
     sl_weights *weights;
     sl_program *program;
+    unsigned char *home; /* [n_slots] sl_tier_kind here: without a device the gpu's is cpu */
     sl_kv_cache *kv;
+    sl_kv_visits *visits; /* NULL: all sequences live where they are computed */
+    sl_hidden *hidden_store;
+    int travels; /* 1: hidden states live in hidden_store */
+    int n_places, n_lanes, host_rows;
+    sl_stage_lane *lane; /* [n_lanes], with host_rows > 0 */
     sl_slots slots;
     sl_executor *executor;
     sl_sweep sweep;
     unsigned char *is_fetched, *is_uploaded; /* [layers of the slice] */
-    sl_event **event;                        /* [n_events] by task number, devices only */
-    int n_events;
-    sl_stage_rows *mb;                   /* [num_micro_batches] */
+    unsigned char *visit;                    /* [num_micro_batches] SL_VISIT_... of the block */
+    sl_stage_work *work;                     /* [n_work] by task number */
+    int n_work;
+    sl_event *epoch; /* the device's clock: recorded when a sweep begins, at epoch_s */
+    double epoch_s;
+    sl_stage_rows *mb; /* [num_micro_batches] */
+    int n_sets;
     void **hidden[SL_STAGE_SETS];        /* [num_micro_batches] rows, where it is computed */
-    unsigned char **wire[SL_STAGE_SETS]; /* [num_micro_batches] rows and trailer, host; without a
-                                          * device the same memory as hidden */
+    unsigned char **wire[SL_STAGE_SETS]; /* [num_micro_batches] rows and trailer, host; may be the
+                                          * same memory as hidden */
+    int own_wire;                        /* 1: it is not */
     sl_ticket *sending[SL_STAGE_SETS];   /* [num_micro_batches] */
     sl_choice_ask *ask;                  /* [max_rows], last rank */
     const sl_block *block;               /* being computed */
@@ -55,8 +101,11 @@ struct sl_stage {
     int set;                             /* of the block being computed */
     sl_status failed;                    /* first failure seen here or before; sticks */
     char message[sizeof((sl_stage_trailer *)0)->message];
-    double compute_s, wait_s;
+    double wait_s, sweep_s;
     uint64_t sent_bytes, received_bytes;
+    double busy_s[SL_QUEUE_COUNT];
+    uint64_t moved_bytes[SL_QUEUE_COUNT];
+    uint64_t n_drains;
     size_t taken_at_start; /* calls of sl_tier_take() by the end of open */
 };
 
@@ -67,5 +116,45 @@ static inline size_t sl_stage_row_bytes(const sl_stage *s) {
 static inline int sl_stage_n_layers(const sl_stage *s) {
     return s->opt.last_layer - s->opt.first_layer;
 }
+
+static inline sl_pinned_from sl_stage_pinned(const sl_stage *s) {
+    return (sl_pinned_from){s->cpu, s->opt.backend, s->device};
+}
+
+/* Remembers the first failure; those that follow are its echo. */
+void sl_stage_note_failure(sl_stage *s, sl_status status, const char *message, int add_rank);
+
+/* stage_rows.c: applies the header to this rank's state and lays out the block's rows. */
+sl_status sl_stage_take_in(sl_stage *s, const sl_block *block);
+
+/* stage_tasks.c: the executor's runner. */
+sl_task_runner sl_stage_runner(sl_stage *s);
+sl_status sl_stage_wait_sent(sl_stage *s, int set);
+/* Makes room for what is remembered of the sweep's tasks, and sets the device's clock. */
+sl_status sl_stage_begin_sweep(sl_stage *s);
+
+/* stage_memory.c: how the budgets are divided. */
+typedef struct {
+    size_t fast_bytes;           /* buffers, hidden states and places in the tier that computes */
+    size_t host_bytes;           /* beside a device: what else is taken of host memory */
+    size_t disk_bytes;           /* hidden states on disk */
+    size_t per_page;             /* one page in every layer */
+    size_t context;              /* pages of one full context */
+    size_t pages[SL_TIER_COUNT]; /* to make room for when weights are placed, by home here */
+    size_t tails;                /* of sequences on disk, in host memory */
+    int n_slots[SL_TIER_COUNT];  /* by home here */
+} sl_stage_plan;
+
+sl_program_options sl_stage_program_options(const sl_stage *s);
+sl_kv_visits_options sl_stage_visits_options(const sl_stage *s);
+sl_hidden_options sl_stage_hidden_options(const sl_stage *s);
+/* Bytes of one micro-batch's hidden states, trailer included. */
+sl_status sl_stage_hidden_room(const sl_stage *s, size_t *out);
+size_t sl_stage_lane_bytes(const sl_stage *s, int answer);
+sl_status sl_stage_plan_memory(const sl_stage *s, sl_stage_plan *plan);
+/* Fills in the weights' shares where the policy left them open. */
+sl_status sl_stage_choose_shares(const sl_stage *s, sl_stage_plan *plan, sl_weights_options *w);
+sl_status sl_stage_count_pages(const sl_stage *s, const sl_stage_plan *plan,
+                               int64_t out[SL_TIER_COUNT]);
 
 #endif

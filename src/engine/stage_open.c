@@ -5,27 +5,23 @@
 #include "engine/stage_impl.h"
 
 static sl_status open_rows(const sl_stage *s, sl_stage_rows *m) {
-    const size_t rows = (size_t)s->opt.max_rows;
+    const size_t rows = (size_t)s->opt.max_rows, seats = (size_t)s->opt.micro_batch;
     m->token = calloc(rows, sizeof *m->token);
     m->position = calloc(rows, sizeof *m->position);
     m->wanted = calloc(rows, sizeof *m->wanted);
-    m->segment = calloc((size_t)s->opt.micro_batch, sizeof *m->segment);
-    if (!m->token || !m->position || !m->wanted || !m->segment)
+    m->segment = calloc(seats, sizeof *m->segment);
+    m->visitor = calloc(seats, sizeof *m->visitor);
+    if (!m->token || !m->position || !m->wanted || !m->segment || !m->visitor)
         return SL_FAIL(SL_ERR_NOMEM, "out of host memory for a micro-batch of %zu rows", rows);
     return SL_OK;
 }
 
-/* Bytes of one micro-batch's hidden states, trailer included. */
-static sl_status hidden_room(const sl_stage *s, size_t *out) {
-    SL_TRY(sl_size_mul((size_t)s->opt.max_rows, sl_stage_row_bytes(s), out));
-    return sl_size_add(*out, sizeof(sl_stage_trailer), out);
-}
-
 static sl_status open_hidden(sl_stage *s) {
     const size_t k = (size_t)s->opt.num_micro_batches;
+    const sl_pinned_from host = sl_stage_pinned(s);
     size_t bytes;
-    SL_TRY(hidden_room(s, &bytes));
-    for (int set = 0; set < SL_STAGE_SETS; set++) {
+    SL_TRY(sl_stage_hidden_room(s, &bytes));
+    for (int set = 0; set < s->n_sets; set++) {
         s->hidden[set] = calloc(k, sizeof *s->hidden[set]);
         s->wire[set] = calloc(k, sizeof *s->wire[set]);
         s->sending[set] = calloc(k, sizeof *s->sending[set]);
@@ -33,127 +29,39 @@ static sl_status open_hidden(sl_stage *s) {
             return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %zu micro-batches", k);
         for (size_t i = 0; i < k; i++) {
             void *wire = NULL;
-            SL_TRY(sl_tier_take(s->fast, bytes, "hidden states", &s->hidden[set][i]));
-            s->wire[set][i] = s->hidden[set][i];
-            if (!s->device) continue;
-            s->wire[set][i] = NULL;
-            if (s->opt.transport->n_ranks == 1) continue;
-            SL_TRY(sl_tier_take(s->cpu, bytes, "hidden states on the wire", &wire));
-            memset(wire, 0, bytes);
-            const sl_status st = s->device->pin(s->opt.backend, wire, bytes);
-            if (st != SL_OK) {
-                sl_tier_put(s->cpu, wire);
-                return st;
-            }
-            s->wire[set][i] = wire;
+            if (!s->travels)
+                SL_TRY(sl_tier_take(s->fast, bytes, "hidden states", &s->hidden[set][i]));
+            if (s->own_wire)
+                SL_TRY(sl_pinned_take(&host, bytes, "hidden states on the wire", &wire));
+            s->wire[set][i] = s->own_wire ? wire : s->hidden[set][i];
         }
     }
-    return SL_OK;
+    if (!s->travels) return SL_OK;
+    const sl_hidden_options o = sl_stage_hidden_options(s);
+    return sl_hidden_open(&o, &s->hidden_store);
 }
 
-/* What a slice's memory is divided among. */
-typedef struct {
-    size_t buffers;  /* working buffers and hidden states, in the tier that computes */
-    size_t wire;     /* hidden states on the wire, in host memory beside a device */
-    size_t per_page; /* one page in every layer */
-    size_t context;  /* pages of one full context */
-    size_t pages;    /* pages to make room for when weights are placed */
-} memory_plan;
-
-static sl_status plan_memory(const sl_stage *s, const sl_program_options *program,
-                             memory_plan *plan) {
-    size_t hidden;
-    SL_TRY(sl_program_measure(program, &plan->buffers));
-    SL_TRY(hidden_room(s, &hidden));
-    SL_TRY(sl_size_mul(sl_align_up(hidden, 4096),
-                       (size_t)(SL_STAGE_SETS * s->opt.num_micro_batches), &hidden));
-    SL_TRY(sl_size_add(plan->buffers, hidden, &plan->buffers));
-    plan->wire = s->device && s->opt.transport->n_ranks > 1 ? hidden : 0;
-    const sl_kv_format f =
-        sl_kv_format_make(s->opt.cache_dtype, s->config.n_kv_heads, s->config.head_dim);
-    plan->per_page = f.page_bytes * (size_t)sl_stage_n_layers(s);
-    plan->context = (size_t)sl_kv_pages_for(s->opt.max_context) * plan->per_page;
-    /* All pages that could be wanted, where that takes a quarter of the budget at most. */
-    plan->pages = plan->context * (size_t)s->opt.n_slots;
-    const size_t quarter = sl_tier_budget_bytes(s->fast) / 4;
-    if (plan->pages > quarter) plan->pages = quarter;
-    if (plan->pages < plan->context) plan->pages = plan->context;
-    return SL_OK;
-}
-
-/* Whether weights of this size fit beside the rest; *short_out: bytes that are missing. */
-static int fits(const sl_stage *s, const memory_plan *plan, const sl_weights_size *w,
-                sl_tier_kind *kind_out, size_t *short_out) {
-    for (int t = SL_TIER_GPU; t <= SL_TIER_CPU; t++) {
-        const sl_tier *tier = t == SL_TIER_GPU ? s->gpu : s->cpu;
-        if (!tier) continue;
-        size_t need = w->resident_bytes[t] + w->ring_bytes[t];
-        need += tier == s->fast ? plan->buffers + plan->pages : plan->wire;
-        if (t == SL_TIER_CPU) need += w->loading_bytes;
-        if (need <= sl_tier_budget_bytes(tier)) continue;
-        *kind_out = (sl_tier_kind)t;
-        *short_out = need - sl_tier_budget_bytes(tier);
-        return 0;
-    }
-    const size_t disk = w->resident_bytes[SL_TIER_DISK];
-    if (disk == 0 || disk <= s->opt.disk_budget_bytes) return 1;
-    *kind_out = SL_TIER_DISK;
-    *short_out = disk - s->opt.disk_budget_bytes;
-    return 0;
-}
-
-/* Looks for the highest placement that fits beside the plan; *found_out = 0 when there is none. */
-static sl_status search_shares(const sl_stage *s, const memory_plan *plan, sl_weights_options *w,
-                               int *found_out, sl_tier_kind *kind_out, size_t *short_out) {
-    enum { STEPS = 64 };
-    const int has_disk = s->opt.disk_dir != NULL;
-    *found_out = 0;
-    /* With a device: `lower` 64ths leave the gpu, of which `disk` go on to disk. */
-    for (int lower = 0; lower <= (s->device ? STEPS : 0); lower++) {
-        const int most = has_disk ? (s->device ? lower : STEPS) : 0;
-        for (int disk = 0; disk <= most; disk++) {
-            sl_weights_size size;
-            w->shares = (sl_shares){{0}};
-            w->shares.frac[SL_TIER_DISK] = (double)disk / STEPS;
-            w->shares.frac[SL_TIER_GPU] = s->device ? (double)(STEPS - lower) / STEPS : 0.0;
-            w->shares.frac[SL_TIER_CPU] =
-                1.0 - w->shares.frac[SL_TIER_GPU] - w->shares.frac[SL_TIER_DISK];
-            SL_TRY(sl_weights_measure(w, &size));
-            *found_out = fits(s, plan, &size, kind_out, short_out);
-            if (*found_out) return SL_OK;
-            /* More on disk helps only when host memory is what is short. */
-            if (*kind_out != SL_TIER_CPU) break;
-        }
+static sl_status open_lanes(sl_stage *s) {
+    const sl_pinned_from host = sl_stage_pinned(s);
+    const size_t rows = (size_t)s->host_rows;
+    if (rows == 0) return SL_OK;
+    s->lane = calloc((size_t)s->n_lanes, sizeof *s->lane);
+    if (!s->lane) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
+    for (int i = 0; i < s->n_lanes; i++) {
+        sl_stage_lane *l = &s->lane[i];
+        void *memory = NULL;
+        SL_TRY(sl_pinned_take(&host, sl_stage_lane_bytes(s, 0), "queries for the host", &memory));
+        l->ask = memory;
+        SL_TRY(sl_pinned_take(&host, sl_stage_lane_bytes(s, 1), "results of the host", &memory));
+        l->answer = memory;
+        l->row = calloc(rows, sizeof *l->row);
+        l->page = calloc(rows * (size_t)sl_kv_pages_for(s->opt.max_context), sizeof *l->page);
+        if (!l->row || !l->page) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
     }
     return SL_OK;
 }
 
-/* Places the weights as high as they fit: what the computing tier does not hold goes to host
- * memory, what that does not hold to disk.  Pages give way before weights do, down to one full
- * context. */
-static sl_status choose_shares(const sl_stage *s, memory_plan *plan, sl_weights_options *w) {
-    sl_tier_kind kind = SL_TIER_CPU;
-    size_t missing = 0;
-    int found;
-    if (!s->device && !s->opt.disk_dir) { /* no choice; what is short is told where it is taken */
-        w->shares.frac[SL_TIER_CPU] = 1.0;
-        return SL_OK;
-    }
-    SL_TRY(search_shares(s, plan, w, &found, &kind, &missing));
-    if (found) return SL_OK;
-    plan->pages = plan->context;
-    SL_TRY(search_shares(s, plan, w, &found, &kind, &missing));
-    if (found) return SL_OK;
-    char want[32];
-    return SL_FAIL(SL_ERR_NOMEM,
-                   "layers %d to %d do not fit: with as much as possible placed lower, the %s "
-                   "budget is short of %s for weights, buffers and one context of %d tokens%s",
-                   s->opt.first_layer, s->opt.last_layer - 1, sl_tier_name(kind),
-                   sl_bytes_format(missing, want, sizeof want), s->opt.max_context,
-                   s->opt.disk_dir ? "" : "; a disk folder would take weights");
-}
-
-static sl_status open_weights(sl_stage *s, const sl_source *source, memory_plan *plan) {
+static sl_status open_weights(sl_stage *s, const sl_source *source, sl_stage_plan *plan) {
     sl_weights_options w = {.source = source,
                             .first = s->opt.first_layer,
                             .last = s->opt.last_layer,
@@ -165,7 +73,7 @@ static sl_status open_weights(sl_stage *s, const sl_source *source, memory_plan 
                             .device = s->device};
     double sum = 0.0;
     for (int t = 0; t < SL_TIER_COUNT; t++) sum += w.shares.frac[t];
-    if (sum == 0.0) SL_TRY(choose_shares(s, plan, &w));
+    if (sum == 0.0) SL_TRY(sl_stage_choose_shares(s, plan, &w));
     SL_TRY(sl_weights_open(&w, s->gpu, s->cpu, &s->weights));
     const int n_layers = sl_stage_n_layers(s);
     s->is_fetched = calloc((size_t)n_layers, 1);
@@ -180,27 +88,6 @@ static sl_status open_weights(sl_stage *s, const sl_source *source, memory_plan 
     return SL_OK;
 }
 
-/* Pages per layer that the rest of the computing tier's budget holds. */
-static sl_status count_pages(const sl_stage *s, const memory_plan *plan, int64_t *out) {
-    const size_t budget = sl_tier_budget_bytes(s->fast), used = sl_tier_used_bytes(s->fast);
-    const int64_t most = (int64_t)((budget - used) / plan->per_page);
-    const int64_t one = sl_kv_pages_for(s->opt.max_context);
-    const int64_t all = one * s->opt.n_slots;
-    if (most < one) {
-        char need[32], have[32], rest[32];
-        return SL_FAIL(SL_ERR_NOMEM,
-                       "a context of %d tokens needs %s of KV cache, but %s of the %s budget are "
-                       "left beside %s of weights and buffers: lower the context or raise the "
-                       "budget",
-                       s->opt.max_context, sl_bytes_format(plan->context, need, sizeof need),
-                       sl_bytes_format(budget - used, have, sizeof have),
-                       sl_tier_name(sl_tier_get_kind(s->fast)),
-                       sl_bytes_format(used, rest, sizeof rest));
-    }
-    *out = most < all ? most : all;
-    return SL_OK;
-}
-
 static sl_status open_tiers(sl_stage *s) {
     SL_TRY(sl_tier_open_cpu(s->opt.cpu_budget_bytes, &s->cpu));
     if (s->device) SL_TRY(sl_tier_open_device(s->opt.backend, s->device, &s->gpu));
@@ -208,7 +95,46 @@ static sl_status open_tiers(sl_stage *s) {
     return SL_OK;
 }
 
-sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out, int64_t *max_pages_out) {
+/* What follows from the policy: homes here, who attends, and how far micro-batches may be apart. */
+static sl_status settle(sl_stage *s) {
+    const sl_stage_options *o = &s->opt;
+    int on_disk = 0, elsewhere = 0;
+    s->home = calloc((size_t)o->n_slots, 1);
+    if (!s->home) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
+    for (int i = 0; i < o->n_slots; i++) {
+        s->home[i] = o->seats[i].home;
+        if (!s->device && s->home[i] == SL_TIER_GPU) s->home[i] = SL_TIER_CPU;
+        on_disk |= s->home[i] == SL_TIER_DISK;
+        elsewhere |= s->home[i] != sl_tier_get_kind(s->fast);
+    }
+    if (on_disk && !o->disk_dir)
+        return SL_FAIL(SL_ERR_ARG, "sequences are to live on disk, but no folder is given");
+    for (int from = 0; s->device && o->host_attention && from < o->n_slots;
+         from += o->micro_batch) {
+        int n = 0;
+        for (int i = from; i < from + o->micro_batch && i < o->n_slots; i++)
+            n += o->seats[i].on_host;
+        if (n > s->host_rows) s->host_rows = n;
+    }
+    s->format = sl_kv_format_make(o->cache_dtype, s->config.n_kv_heads, s->config.head_dim);
+    if (on_disk) s->format.page_bytes = sl_align_up(s->format.page_bytes, SL_DISK_ALIGN);
+    s->travels = sl_hidden_travels(&o->hidden, s->device != NULL);
+    const int on_host = s->host_rows > 0;
+    s->n_lanes = 1 + sl_sweep_lag(o->num_micro_batches, on_host, s->travels);
+    s->n_places =
+        elsewhere || s->travels ? sl_sweep_places(o->num_micro_batches, on_host, s->travels) : 1;
+    s->n_sets = o->transport->n_ranks > 1 ? SL_STAGE_SETS : 1;
+    s->own_wire = o->transport->n_ranks > 1 && (s->device || s->travels);
+    return SL_OK;
+}
+
+static sl_status open_visits(sl_stage *s) {
+    const sl_kv_visits_options o = sl_stage_visits_options(s);
+    return o.most_visitors > 0 ? sl_kv_visits_open(&o, &s->visits) : SL_OK;
+}
+
+sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out,
+                        int64_t max_pages_out[SL_TIER_COUNT]) {
     sl_status st = SL_OK;
     sl_stage *s = calloc(1, sizeof *s);
     if (!s) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
@@ -218,23 +144,27 @@ sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out, int64_t *max_
     s->device = o->backend->ops->device;
     s->is_first = sl_transport_is_first(o->transport);
     s->is_last = sl_transport_is_last(o->transport);
+    sl_stage_plan plan;
     SL_GO(open_tiers(s));
-    const sl_program_options program = {&s->config, o->backend, s->fast, o->max_rows, s->is_last};
-    memory_plan plan;
-    SL_GO(plan_memory(s, &program, &plan));
+    SL_GO(settle(s));
+    SL_GO(sl_stage_plan_memory(s, &plan));
     SL_GO(open_weights(s, o->source, &plan));
+    const sl_program_options program = sl_stage_program_options(s);
     SL_GO(sl_program_open(&program, &s->program));
     SL_GO(sl_slots_open(o->n_slots, o->max_context, s->is_last, &s->slots));
     SL_GO(sl_executor_open(&s->executor));
     s->mb = calloc((size_t)o->num_micro_batches, sizeof *s->mb);
+    s->visit = calloc((size_t)o->num_micro_batches, 1);
     s->ask = calloc((size_t)o->max_rows, sizeof *s->ask);
-    if (!s->mb || !s->ask) {
+    if (!s->mb || !s->visit || !s->ask) {
         st = SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
         goto fail;
     }
     for (int i = 0; i < o->num_micro_batches; i++) SL_GO(open_rows(s, &s->mb[i]));
     SL_GO(open_hidden(s));
-    SL_GO(count_pages(s, &plan, max_pages_out));
+    SL_GO(open_lanes(s));
+    SL_GO(open_visits(s));
+    SL_GO(sl_stage_count_pages(s, &plan, max_pages_out));
     *out = s;
     return SL_OK;
 
@@ -243,51 +173,76 @@ fail:
     return st;
 }
 
-sl_status sl_stage_open_pages(sl_stage *s, int n_pages) {
-    const sl_kv_options kv = {
-        .format = sl_kv_format_make(s->opt.cache_dtype, s->config.n_kv_heads, s->config.head_dim),
-        .n_layers = sl_stage_n_layers(s),
-        .n_pages = n_pages,
-        .n_slots = s->opt.n_slots,
-        .max_context = s->opt.max_context};
-    SL_TRY(sl_kv_open(&kv, s->fast, &s->kv));
+sl_status sl_stage_open_pages(sl_stage *s, const int n_pages[SL_TIER_COUNT]) {
+    sl_kv_options kv = {.format = s->format,
+                        .n_layers = sl_stage_n_layers(s),
+                        .n_slots = s->opt.n_slots,
+                        .max_context = s->opt.max_context,
+                        .home = s->home,
+                        .gpu = s->gpu,
+                        .host = sl_stage_pinned(s),
+                        .disk_dir = s->opt.disk_dir};
+    memcpy(kv.n_pages, n_pages, sizeof kv.n_pages);
+    if (!s->device) {
+        kv.n_pages[SL_TIER_CPU] += kv.n_pages[SL_TIER_GPU];
+        kv.n_pages[SL_TIER_GPU] = 0;
+    }
+    SL_TRY(sl_kv_open(&kv, &s->kv));
     s->taken_at_start = sl_tier_n_taken(s->cpu) + (s->gpu ? sl_tier_n_taken(s->gpu) : 0);
     return SL_OK;
 }
 
-void sl_stage_close(sl_stage *s) {
-    if (!s) return;
-    if (s->device) (void)s->device->drain(s->opt.backend); /* nothing may use what goes now */
+static void close_hidden(sl_stage *s) {
+    const sl_pinned_from host = sl_stage_pinned(s);
     for (int set = 0; set < SL_STAGE_SETS; set++) {
         for (int i = 0; s->hidden[set] && i < s->opt.num_micro_batches; i++) {
-            if (s->device && s->wire[set] && s->wire[set][i]) {
-                s->device->unpin(s->opt.backend, s->wire[set][i]);
-                sl_tier_put(s->cpu, s->wire[set][i]);
-            }
+            if (s->own_wire && s->wire[set]) sl_pinned_put(&host, s->wire[set][i]);
             sl_tier_put(s->fast, s->hidden[set][i]);
         }
         free(s->hidden[set]);
         free(s->wire[set]);
         free(s->sending[set]);
     }
+    for (int i = 0; s->lane && i < s->n_lanes; i++) {
+        sl_pinned_put(&host, s->lane[i].ask);
+        sl_pinned_put(&host, s->lane[i].answer);
+        free(s->lane[i].row);
+        free(s->lane[i].page);
+    }
+    free(s->lane);
+    sl_hidden_close(s->hidden_store);
+}
+
+void sl_stage_close(sl_stage *s) {
+    if (!s) return;
+    if (s->device) (void)s->device->drain(s->opt.backend); /* nothing may use what goes now */
+    close_hidden(s);
     for (int i = 0; s->mb && i < s->opt.num_micro_batches; i++) {
         free(s->mb[i].token);
         free(s->mb[i].position);
         free(s->mb[i].wanted);
         free(s->mb[i].segment);
+        free(s->mb[i].visitor);
     }
     free(s->mb);
+    free(s->visit);
     free(s->ask);
-    for (int i = 0; i < s->n_events; i++) s->device->event_close(s->opt.backend, s->event[i]);
-    free(s->event);
+    for (int i = 0; s->device && i < s->n_work; i++) {
+        s->device->event_close(s->opt.backend, s->work[i].begin);
+        s->device->event_close(s->opt.backend, s->work[i].end);
+    }
+    if (s->device) s->device->event_close(s->opt.backend, s->epoch);
+    free(s->work);
     free(s->is_fetched);
     free(s->is_uploaded);
     sl_sweep_free(&s->sweep);
     sl_executor_close(s->executor);
     sl_slots_close(&s->slots);
+    sl_kv_visits_close(s->visits);
     sl_kv_close(s->kv);
     sl_program_close(s->program);
     sl_weights_close(s->weights);
+    free(s->home);
     sl_tier_close(s->gpu);
     sl_tier_close(s->cpu);
     free(s);
@@ -295,35 +250,52 @@ void sl_stage_close(sl_stage *s) {
 
 /* Host memory at its peak: what was taken, less the pages that no sequence has ever touched, which
  * the system has never had to give. */
-static size_t cpu_peak_bytes(const sl_stage *s, size_t page_bytes) {
+static size_t cpu_peak_bytes(const sl_stage *s) {
     const size_t peak = sl_tier_peak_bytes(s->cpu);
-    if (!s->kv || s->fast != s->cpu) return peak;
-    const size_t untouched = (size_t)(sl_kv_n_pages(s->kv) - sl_kv_peak(s->kv));
-    return peak - untouched * page_bytes * (size_t)sl_stage_n_layers(s);
+    if (!s->kv || s->device) return peak;
+    const int untouched = sl_kv_n_pages(s->kv, SL_TIER_CPU) - sl_kv_peak(s->kv, SL_TIER_CPU);
+    return peak - (size_t)untouched * s->format.page_bytes * (size_t)sl_stage_n_layers(s);
+}
+
+static void count_pages_in_use(const sl_stage *s, sl_stage_stats *out) {
+    for (int t = 0; s->kv && t < SL_TIER_COUNT; t++) {
+        out->home_pages[t] = sl_kv_n_pages(s->kv, (sl_tier_kind)t);
+        out->pages_total += sl_kv_n_pages(s->kv, (sl_tier_kind)t);
+        out->pages_peak += sl_kv_peak(s->kv, (sl_tier_kind)t);
+        out->pages_free += sl_kv_n_free(s->kv, (sl_tier_kind)t);
+    }
 }
 
 void sl_stage_get_stats(const sl_stage *s, sl_stage_stats *out) {
-    const size_t page_bytes =
-        sl_kv_format_make(s->opt.cache_dtype, s->config.n_kv_heads, s->config.head_dim).page_bytes;
     const sl_weights_size weights = sl_weights_bytes(s->weights);
     sl_disk_stats disk;
     sl_weights_disk_stats(s->weights, &disk);
     *out = (sl_stage_stats){.disk_read_bytes = disk.read_bytes,
                             .disk_read_s = disk.read_busy_s,
                             .uploaded_bytes = sl_weights_uploaded_bytes(s->weights),
-                            .cpu_peak_bytes = cpu_peak_bytes(s, page_bytes),
+                            .cpu_peak_bytes = cpu_peak_bytes(s),
                             .gpu_budget_bytes = s->gpu ? sl_tier_budget_bytes(s->gpu) : 0,
                             .gpu_peak_bytes = s->gpu ? s->device->peak_bytes(s->opt.backend) : 0,
-                            .page_bytes = page_bytes,
-                            .pages_total = s->kv ? sl_kv_n_pages(s->kv) : 0,
-                            .pages_peak = s->kv ? sl_kv_peak(s->kv) : 0,
-                            .pages_free = s->kv ? sl_kv_n_free(s->kv) : 0,
-                            .compute_s = s->compute_s,
+                            .page_bytes = s->format.page_bytes,
+                            .compute_s = s->busy_s[SL_QUEUE_COMPUTE],
                             .wait_s = s->wait_s,
+                            .sweep_s = s->sweep_s,
                             .sent_bytes = s->sent_bytes,
                             .received_bytes = s->received_bytes,
+                            .n_drains = s->n_drains,
                             .n_steady_takes = sl_tier_n_taken(s->cpu) +
                                               (s->gpu ? sl_tier_n_taken(s->gpu) : 0) -
                                               s->taken_at_start};
+    count_pages_in_use(s, out);
     memcpy(out->weight_bytes, weights.resident_bytes, sizeof out->weight_bytes);
+    memcpy(out->busy_s, s->busy_s, sizeof out->busy_s);
+    memcpy(out->moved_bytes, s->moved_bytes, sizeof out->moved_bytes);
+    out->disk_peak_bytes = weights.resident_bytes[SL_TIER_DISK];
+    if (s->kv)
+        out->disk_peak_bytes += (size_t)sl_kv_n_pages(s->kv, SL_TIER_DISK) * s->format.page_bytes *
+                                (size_t)sl_stage_n_layers(s);
+    size_t hidden[SL_TIER_COUNT];
+    const sl_hidden_options o = sl_stage_hidden_options(s);
+    if (s->travels && sl_hidden_measure(&o, hidden) == SL_OK)
+        out->disk_peak_bytes += hidden[SL_TIER_DISK];
 }

@@ -1,7 +1,7 @@
 /* device.h - what a backend with memory of its own offers beside operators: memory, copies, events.
  *
- * The engine overlaps copies with computation by three in-order streams and events between them; it
- * never waits for the whole device in steady state.  A backend that computes in host memory has no
+ * The engine overlaps copies with computation by in-order streams and events between them; it never
+ * waits for the whole device in steady state.  A backend that computes in host memory has no
  * such table (sl_backend_ops.device is NULL).
  * Layer: store.  May include: base.  Thread safety: one thread per backend, that of its operators.
  */
@@ -18,8 +18,17 @@ extern "C" {
 
 struct sl_backend;
 
-/* In-order queues of the device.  Operators go to COMPUTE. */
-typedef enum { SL_STREAM_COMPUTE, SL_STREAM_H2D, SL_STREAM_D2H, SL_STREAM_COUNT } sl_stream;
+/* In-order queues of the device.  Operators go to COMPUTE.  ANSWER and ASK are for small copies to
+ * and from the device that computation waits for: they do not queue behind the large ones of H2D
+ * and D2H. */
+typedef enum {
+    SL_STREAM_COMPUTE,
+    SL_STREAM_H2D,
+    SL_STREAM_D2H,
+    SL_STREAM_ANSWER,
+    SL_STREAM_ASK,
+    SL_STREAM_COUNT
+} sl_stream;
 
 /* A point in a stream; made once, recorded many times. */
 typedef struct sl_event sl_event;
@@ -39,8 +48,8 @@ typedef struct {
     sl_status (*pin)(struct sl_backend *be, void *host, size_t bytes);
     void (*unpin)(struct sl_backend *be, void *host);
 
-    /* Queues a copy on H2D, D2H, or within the device on COMPUTE; returns at once.  Host memory
-     * must be pinned and stay until an event behind the copy is done. */
+    /* Queues a copy on a copy stream, or within the device on COMPUTE; returns at once.  Host
+     * memory must be pinned and stay until an event behind the copy is done. */
     sl_status (*copy)(struct sl_backend *be, sl_stream stream, void *dst, const void *src,
                       size_t bytes);
 

@@ -4,57 +4,119 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "store/page_pool.h"
 
 struct sl_kv_cache {
     sl_kv_options opt;
     int pages_per_slot;
-    size_t layer_bytes;
-    sl_tier *tier;
-    unsigned char *pool;  /* [n_layers, n_pages, page_bytes] */
-    int32_t *table;       /* [n_slots, pages_per_slot] */
-    int32_t *n_held;      /* [n_slots] pages of each slot */
-    uint32_t *references; /* [n_pages] */
-    int32_t *free_page;   /* stack of free page numbers; low numbers on top at the start */
-    int n_free;
-    int peak;
+    size_t layer_bytes[SL_TIER_COUNT];
+    unsigned char *pool[SL_TIER_COUNT]; /* [n_layers, n_pages, page_bytes]; gpu and cpu */
+    unsigned char *tails;               /* [n_layers, disk-homed slots, page_bytes] */
+    sl_disk *disk;
+    unsigned char *home; /* [n_slots] */
+    int32_t *tail_of;    /* [n_slots] number of a disk-homed slot among its like */
+    int n_tails;
+    int32_t *table;  /* [n_slots, pages_per_slot] */
+    int32_t *n_held; /* [n_slots] pages of each slot */
+    sl_page_pool pages[SL_TIER_COUNT];
 };
 
+static sl_tier_kind home_of(const sl_kv_options *o, int slot) {
+    return o->home ? (sl_tier_kind)o->home[slot] : SL_TIER_CPU;
+}
+
 static sl_status check_options(const sl_kv_options *o) {
-    if (o->n_layers < 1 || o->n_pages < 1 || o->n_slots < 1 || o->max_context < 1 ||
-        o->format.page_bytes == 0)
-        return SL_FAIL(SL_ERR_ARG,
-                       "kv cache of %d layers, %d pages of %zu bytes, %d slots, %d tokens each",
-                       o->n_layers, o->n_pages, o->format.page_bytes, o->n_slots, o->max_context);
+    if (o->n_layers < 1 || o->n_slots < 1 || o->max_context < 1 || o->format.page_bytes == 0)
+        return SL_FAIL(SL_ERR_ARG, "kv cache of %d layers, pages of %zu bytes, %d slots, %d tokens",
+                       o->n_layers, o->format.page_bytes, o->n_slots, o->max_context);
+    for (int s = 0; s < o->n_slots; s++) {
+        const sl_tier_kind t = home_of(o, s);
+        if ((int)t < 0 || t >= SL_TIER_COUNT || o->n_pages[t] < 1)
+            return SL_FAIL(SL_ERR_ARG,
+                           "kv cache: slot %d is homed in the %s tier, which has %d pages", s,
+                           sl_tier_name(t), t < SL_TIER_COUNT ? o->n_pages[t] : 0);
+        if (t == SL_TIER_GPU && !o->gpu)
+            return SL_FAIL(SL_ERR_ARG, "kv cache: slot %d is homed on a gpu that is not there", s);
+        if (t == SL_TIER_DISK && (!o->disk_dir || o->format.page_bytes % SL_DISK_ALIGN != 0))
+            return SL_FAIL(
+                SL_ERR_ARG,
+                "kv cache: slot %d is homed on disk, in folder %s and pages of %zu bytes", s,
+                o->disk_dir ? o->disk_dir : "(none)", o->format.page_bytes);
+    }
     return SL_OK;
 }
 
-sl_status sl_kv_open(const sl_kv_options *options, sl_tier *tier, sl_kv_cache **out) {
-    SL_TRY(check_options(options));
-    size_t layer_bytes, bytes;
-    SL_TRY(sl_size_mul((size_t)options->n_pages, options->format.page_bytes, &layer_bytes));
-    SL_TRY(sl_size_mul(layer_bytes, (size_t)options->n_layers, &bytes));
+static int count_tails(const sl_kv_options *o) {
+    int n = 0;
+    for (int s = 0; s < o->n_slots; s++) n += home_of(o, s) == SL_TIER_DISK;
+    return n;
+}
 
+static sl_status pool_bytes(const sl_kv_options *o, int n_pages, size_t *layer_out, size_t *out) {
+    SL_TRY(sl_size_mul((size_t)n_pages, o->format.page_bytes, layer_out));
+    return sl_size_mul(*layer_out, (size_t)o->n_layers, out);
+}
+
+sl_status sl_kv_measure(const sl_kv_options *o, size_t bytes[SL_TIER_COUNT]) {
+    size_t layer, tails, all[SL_TIER_COUNT];
+    for (int t = 0; t < SL_TIER_COUNT; t++) SL_TRY(pool_bytes(o, o->n_pages[t], &layer, &all[t]));
+    SL_TRY(pool_bytes(o, count_tails(o), &layer, &tails));
+    SL_TRY(sl_size_add(all[SL_TIER_CPU], tails, &all[SL_TIER_CPU]));
+    memcpy(bytes, all, sizeof all);
+    return SL_OK;
+}
+
+static sl_status open_memory(sl_kv_cache *kv) {
+    const sl_kv_options *o = &kv->opt;
+    for (int t = 0; t < SL_TIER_COUNT; t++) {
+        size_t bytes;
+        void *memory = NULL;
+        SL_TRY(pool_bytes(o, o->n_pages[t], &kv->layer_bytes[t], &bytes));
+        SL_TRY(sl_page_pool_open(o->n_pages[t], &kv->pages[t]));
+        if (bytes == 0) continue;
+        if (t == SL_TIER_DISK) {
+            SL_TRY(sl_disk_open_scratch(o->disk_dir, bytes, &kv->disk));
+            continue;
+        }
+        if (t == SL_TIER_GPU)
+            SL_TRY(sl_tier_take(o->gpu, bytes, "the KV cache", &memory));
+        else
+            SL_TRY(sl_pinned_take(&o->host, bytes, "the KV cache", &memory));
+        kv->pool[t] = memory;
+    }
+    if (kv->n_tails) {
+        size_t layer, bytes;
+        void *memory = NULL;
+        SL_TRY(pool_bytes(o, kv->n_tails, &layer, &bytes));
+        SL_TRY(sl_pinned_take(&o->host, bytes, "the last pages of sequences on disk", &memory));
+        kv->tails = memory;
+    }
+    return SL_OK;
+}
+
+sl_status sl_kv_open(const sl_kv_options *options, sl_kv_cache **out) {
+    SL_TRY(check_options(options));
     sl_status st = SL_OK;
     sl_kv_cache *kv = calloc(1, sizeof *kv);
     if (!kv) return SL_FAIL(SL_ERR_NOMEM, "kv cache: out of host memory");
     kv->opt = *options;
-    kv->tier = tier;
-    kv->layer_bytes = layer_bytes;
     kv->pages_per_slot = sl_kv_pages_for(options->max_context);
-    kv->table = calloc((size_t)options->n_slots * (size_t)kv->pages_per_slot, sizeof *kv->table);
-    kv->n_held = calloc((size_t)options->n_slots, sizeof *kv->n_held);
-    kv->references = calloc((size_t)options->n_pages, sizeof *kv->references);
-    kv->free_page = calloc((size_t)options->n_pages, sizeof *kv->free_page);
-    if (!kv->table || !kv->n_held || !kv->references || !kv->free_page) {
-        st = SL_FAIL(SL_ERR_NOMEM, "kv cache: out of host memory for %d page numbers",
-                     options->n_pages);
+    const size_t n_slots = (size_t)options->n_slots;
+    kv->table = calloc(n_slots * (size_t)kv->pages_per_slot, sizeof *kv->table);
+    kv->n_held = calloc(n_slots, sizeof *kv->n_held);
+    kv->home = calloc(n_slots, sizeof *kv->home);
+    kv->tail_of = calloc(n_slots, sizeof *kv->tail_of);
+    if (!kv->table || !kv->n_held || !kv->home || !kv->tail_of) {
+        st = SL_FAIL(SL_ERR_NOMEM, "kv cache: out of host memory for %zu slots", n_slots);
         goto fail;
     }
-    void *pool = NULL;
-    SL_GO(sl_tier_take(tier, bytes, "the KV cache", &pool));
-    kv->pool = pool;
-    for (int p = 0; p < options->n_pages; p++) kv->free_page[p] = options->n_pages - 1 - p;
-    kv->n_free = options->n_pages;
+    for (int s = 0; s < options->n_slots; s++) {
+        kv->home[s] = (unsigned char)home_of(options, s);
+        if (kv->home[s] == SL_TIER_DISK) kv->tail_of[s] = kv->n_tails++;
+    }
+    kv->opt.home = kv->home;
+    SL_GO(open_memory(kv));
+    kv->opt.disk_dir = NULL;
     *out = kv;
     return SL_OK;
 
@@ -65,31 +127,41 @@ fail:
 
 void sl_kv_close(sl_kv_cache *kv) {
     if (!kv) return;
-    sl_tier_put(kv->tier, kv->pool);
-    free(kv->free_page);
-    free(kv->references);
+    sl_disk_close(kv->disk);
+    sl_pinned_put(&kv->opt.host, kv->tails);
+    sl_pinned_put(&kv->opt.host, kv->pool[SL_TIER_CPU]);
+    if (kv->opt.gpu) sl_tier_put(kv->opt.gpu, kv->pool[SL_TIER_GPU]);
+    for (int t = 0; t < SL_TIER_COUNT; t++) sl_page_pool_close(&kv->pages[t]);
+    free(kv->tail_of);
+    free(kv->home);
     free(kv->n_held);
     free(kv->table);
     free(kv);
 }
 
-sl_kv_view sl_kv_layer(const sl_kv_cache *kv, int layer) {
-    return (sl_kv_view){kv->opt.format, kv->pool + (size_t)layer * kv->layer_bytes};
+sl_tier_kind sl_kv_home(const sl_kv_cache *kv, int slot) {
+    return (sl_tier_kind)kv->home[slot];
+}
+
+sl_kv_view sl_kv_layer(const sl_kv_cache *kv, sl_tier_kind home, int layer) {
+    return (sl_kv_view){kv->opt.format, kv->pool[home] + (size_t)layer * kv->layer_bytes[home]};
+}
+
+void *sl_kv_tail(const sl_kv_cache *kv, int layer, int slot) {
+    const size_t index = (size_t)layer * (size_t)kv->n_tails + (size_t)kv->tail_of[slot];
+    return kv->tails + index * kv->opt.format.page_bytes;
+}
+
+sl_disk *sl_kv_disk(const sl_kv_cache *kv) {
+    return kv->disk;
+}
+
+size_t sl_kv_disk_offset(const sl_kv_cache *kv, int layer, int32_t page) {
+    return (size_t)layer * kv->layer_bytes[SL_TIER_DISK] + (size_t)page * kv->opt.format.page_bytes;
 }
 
 static int32_t *slot_table(const sl_kv_cache *kv, int slot) {
     return kv->table + (size_t)slot * (size_t)kv->pages_per_slot;
-}
-
-static sl_status take_page(sl_kv_cache *kv, int32_t *out) {
-    if (kv->n_free == 0)
-        return SL_FAIL(SL_ERR_NOMEM, "kv cache: all %d pages are in use", kv->opt.n_pages);
-    const int32_t page = kv->free_page[--kv->n_free];
-    kv->references[page] = 1;
-    const int used = kv->opt.n_pages - kv->n_free;
-    if (used > kv->peak) kv->peak = used;
-    *out = page;
-    return SL_OK;
 }
 
 static sl_status check_slot(const sl_kv_cache *kv, int slot, int n_tokens) {
@@ -103,12 +175,12 @@ static sl_status check_slot(const sl_kv_cache *kv, int slot, int n_tokens) {
 
 sl_status sl_kv_extend(sl_kv_cache *kv, int slot, int n_tokens) {
     SL_TRY(check_slot(kv, slot, n_tokens));
-    const int want = sl_kv_pages_for(n_tokens);
+    const int held = kv->n_held[slot], want = sl_kv_pages_for(n_tokens) - held;
     int32_t *pages = slot_table(kv, slot);
-    while (kv->n_held[slot] < want) {
-        SL_TRY(take_page(kv, &pages[kv->n_held[slot]]));
-        kv->n_held[slot]++;
-    }
+    if (want <= 0) return SL_OK;
+    SL_TRY(sl_page_pool_take(&kv->pages[kv->home[slot]], want, held > 0 ? pages[held - 1] : -1,
+                             pages + held));
+    kv->n_held[slot] = held + want;
     return SL_OK;
 }
 
@@ -116,20 +188,23 @@ sl_status sl_kv_fork(sl_kv_cache *kv, int from, int to, int n_tokens, int32_t *c
                      int32_t *copy_to) {
     SL_TRY(check_slot(kv, from, n_tokens));
     SL_TRY(check_slot(kv, to, n_tokens));
-    if (kv->n_held[to] != 0 || from == to)
-        return SL_FAIL(SL_ERR_ARG, "kv cache: fork of slot %d into slot %d, which holds %d pages",
-                       from, to, (int)kv->n_held[to]);
+    if (kv->n_held[to] != 0 || from == to || kv->home[from] != kv->home[to])
+        return SL_FAIL(SL_ERR_ARG,
+                       "kv cache: fork of slot %d (%s) into slot %d (%s), which holds %d pages",
+                       from, sl_tier_name(kv->home[from]), to, sl_tier_name(kv->home[to]),
+                       (int)kv->n_held[to]);
     if (kv->n_held[from] < sl_kv_pages_for(n_tokens))
         return SL_FAIL(SL_ERR_ARG, "kv cache: fork of %d tokens of slot %d, which holds %d pages",
                        n_tokens, from, (int)kv->n_held[from]);
+    sl_page_pool *pool = &kv->pages[kv->home[to]];
     const int n_whole = n_tokens / SL_PAGE_TOKENS;
     const int32_t *source = slot_table(kv, from);
     int32_t *pages = slot_table(kv, to);
     int32_t own = -1;
-    if (n_tokens % SL_PAGE_TOKENS != 0) SL_TRY(take_page(kv, &own));
+    if (n_tokens % SL_PAGE_TOKENS != 0) SL_TRY(sl_page_pool_take(pool, 1, -1, &own));
     for (int p = 0; p < n_whole; p++) {
         pages[p] = source[p];
-        kv->references[pages[p]]++;
+        sl_page_pool_share(pool, pages[p]);
     }
     if (own >= 0) pages[n_whole] = own;
     kv->n_held[to] = n_whole + (own >= 0);
@@ -138,12 +213,28 @@ sl_status sl_kv_fork(sl_kv_cache *kv, int from, int to, int n_tokens, int32_t *c
     return SL_OK;
 }
 
+sl_status sl_kv_copy_tail(sl_kv_cache *kv, int from, int n_from, int to, int n_tokens) {
+    const int index = (n_tokens - 1) / SL_PAGE_TOKENS;
+    const size_t bytes = kv->opt.format.page_bytes;
+    for (int l = 0; l < kv->opt.n_layers; l++) {
+        void *tail = sl_kv_tail(kv, l, to);
+        if (n_from / SL_PAGE_TOKENS == index) { /* still the source's own tail */
+            memcpy(tail, sl_kv_tail(kv, l, from), bytes);
+            continue;
+        }
+        sl_disk_ticket ticket;
+        SL_TRY(sl_disk_read(kv->disk, sl_kv_disk_offset(kv, l, slot_table(kv, from)[index]), bytes,
+                            tail, &ticket));
+        SL_TRY(sl_disk_wait(kv->disk, ticket));
+    }
+    return SL_OK;
+}
+
 void sl_kv_release(sl_kv_cache *kv, int slot) {
     if (slot < 0 || slot >= kv->opt.n_slots) return;
     const int32_t *pages = slot_table(kv, slot);
-    /* Backwards, so that the next sequence takes the pages in the same order again. */
     for (int p = kv->n_held[slot] - 1; p >= 0; p--)
-        if (--kv->references[pages[p]] == 0) kv->free_page[kv->n_free++] = pages[p];
+        sl_page_pool_put(&kv->pages[kv->home[slot]], pages[p]);
     kv->n_held[slot] = 0;
 }
 
@@ -152,12 +243,12 @@ const int32_t *sl_kv_pages(const sl_kv_cache *kv, int slot, int *n_pages_out) {
     return slot_table(kv, slot);
 }
 
-int sl_kv_n_pages(const sl_kv_cache *kv) {
-    return kv->opt.n_pages;
+int sl_kv_n_pages(const sl_kv_cache *kv, sl_tier_kind home) {
+    return kv->pages[home].n;
 }
-int sl_kv_n_free(const sl_kv_cache *kv) {
-    return kv->n_free;
+int sl_kv_n_free(const sl_kv_cache *kv, sl_tier_kind home) {
+    return kv->pages[home].n_free;
 }
-int sl_kv_peak(const sl_kv_cache *kv) {
-    return kv->peak;
+int sl_kv_peak(const sl_kv_cache *kv, sl_tier_kind home) {
+    return kv->pages[home].peak;
 }

@@ -15,6 +15,18 @@ sl_status sl_shares_check(const sl_shares *s, const char *what) {
     return SL_OK;
 }
 
+/* Pieces of one matrix change homes among themselves, so that those of a tier lie one after
+ * another: they are multiplied as one. */
+static void sort_matrix(const sl_layout *layout, int from, int to, unsigned char *home) {
+    for (int i = from; i < to; i++)
+        for (int j = i + 1; j < to; j++)
+            if (home[j] < home[i] && layout->pieces[i].bytes == layout->pieces[j].bytes) {
+                const unsigned char h = home[i];
+                home[i] = home[j];
+                home[j] = h;
+            }
+}
+
 void sl_place_layer(const sl_layout *layout, const sl_shares *shares, sl_tier_kind fast,
                     sl_place_carry *carry, unsigned char *home_out) {
     for (int p = 0; p < layout->n_pieces; p++) {
@@ -30,5 +42,10 @@ void sl_place_layer(const sl_layout *layout, const sl_shares *shares, sl_tier_ki
         }
         carry->owed_bytes[best] -= (double)piece->bytes;
         home_out[p] = (unsigned char)best;
+    }
+    for (int p = 0, end; p < layout->n_pieces; p = end) {
+        end = p + 1;
+        while (end < layout->n_pieces && layout->pieces[end].role == layout->pieces[p].role) end++;
+        if (!sl_role_is_vector(layout->pieces[p].role)) sort_matrix(layout, p, end, home_out);
     }
 }

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/parallel.h"
 #include "store/packed_file.h"
+#include "store/pinned.h"
 
 typedef struct {
     int layer; /* number in the model */
@@ -46,8 +47,22 @@ struct sl_weights {
     ring host, device;
     sl_disk_ticket *reading[N_HALVES]; /* [most pieces of a layer] by half; 0 once done */
     int n_left[N_HALVES];              /* reads under way */
+    int n_parts_left;                  /* of the layer being uploaded */
     uint64_t uploaded_bytes;
 };
+
+static sl_status take_pinned(sl_weights *w, size_t bytes, const char *what, unsigned char **out) {
+    const sl_pinned_from from = {w->cpu, w->opt.be, w->opt.device};
+    void *memory = NULL;
+    SL_TRY(sl_pinned_take(&from, bytes, what, &memory));
+    *out = memory;
+    return SL_OK;
+}
+
+static void put_pinned(sl_weights *w, void *memory) {
+    const sl_pinned_from from = {w->cpu, w->opt.be, w->opt.device};
+    sl_pinned_put(&from, memory);
+}
 
 static int index_of(const sl_weights *w, int layer) {
     if (layer == SL_LAYER_EMBED) return w->has_embed ? 0 : -1;
@@ -157,28 +172,6 @@ sl_status sl_weights_measure(const sl_weights_options *options, sl_weights_size 
     *out = w->size;
     sl_weights_close(w);
     return SL_OK;
-}
-
-/* Host memory that the device copies from or to. */
-static sl_status take_pinned(sl_weights *w, size_t bytes, const char *what, unsigned char **out) {
-    void *memory = NULL;
-    SL_TRY(sl_tier_take(w->cpu, bytes, what, &memory));
-    if (w->opt.device) {
-        memset(memory, 0, bytes); /* pinned once it is there */
-        const sl_status st = w->opt.device->pin(w->opt.be, memory, bytes);
-        if (st != SL_OK) {
-            sl_tier_put(w->cpu, memory);
-            return st;
-        }
-    }
-    *out = memory;
-    return SL_OK;
-}
-
-static void put_pinned(sl_weights *w, void *memory) {
-    if (!memory) return;
-    if (w->opt.device) w->opt.device->unpin(w->opt.be, memory);
-    sl_tier_put(w->cpu, memory);
 }
 
 /* Pieces of a layer being read by several threads. */
@@ -395,10 +388,11 @@ static int take_half(ring *r, int index) {
     return h;
 }
 
-sl_status sl_weights_fetch(sl_weights *w, int layer) {
+sl_status sl_weights_fetch(sl_weights *w, int layer, size_t *bytes_out) {
     const int index = index_of(w, layer);
     if (index < 0 || w->layer[index].bytes[SL_TIER_DISK] == 0)
         return SL_FAIL(SL_ERR_ARG, "layer %d has nothing on disk", layer);
+    *bytes_out = 0;
     if (half_of(&w->host, index) >= 0) return SL_OK;
     if (w->n_left[w->host.next] > 0)
         return SL_FAIL(SL_ERR_ARG, "layer %d is fetched into a place that is still being read into",
@@ -413,6 +407,7 @@ sl_status sl_weights_fetch(sl_weights *w, int layer) {
         SL_TRY(sl_disk_read(sl_packed_disk(w->file), offset, bytes, next,
                             &w->reading[h][w->n_left[h]]));
         w->n_left[h]++;
+        *bytes_out += bytes;
         if (w->opt.device)
             l->host[p] = next;
         else
@@ -435,24 +430,46 @@ sl_status sl_weights_is_fetched(sl_weights *w, int layer, int *done_out) {
     return SL_OK;
 }
 
-sl_status sl_weights_upload(sl_weights *w, int layer, int *started_out) {
-    const int index = index_of(w, layer);
-    if (index < 0 || upload_bytes(w, &w->layer[index]) == 0)
-        return SL_FAIL(SL_ERR_ARG, "layer %d has nothing to upload", layer);
-    *started_out = 0;
-    if (half_of(&w->device, index) >= 0) return SL_OK;
-    const int h = take_half(&w->device, index);
-    packed_layer *l = &w->layer[index];
-    unsigned char *next = w->device.half[h].memory;
+/* Queues the copies of the layer's pieces that begin within [from, to) of its uploaded bytes. */
+static sl_status upload_range(sl_weights *w, packed_layer *l, unsigned char *memory, size_t from,
+                              size_t to, size_t *bytes_out) {
+    size_t at = 0;
     for (int p = l->layout.n_vectors; p < l->layout.n_pieces; p++) {
         const sl_piece *piece = &l->layout.pieces[p];
         if (l->home[p] == SL_TIER_GPU) continue;
-        SL_TRY(w->opt.device->copy(w->opt.be, SL_STREAM_H2D, next, l->host[p], piece->bytes));
-        l->slabs[p - l->layout.n_vectors].data = next;
-        next += piece_room(piece);
-        w->uploaded_bytes += piece->bytes;
+        if (at >= from && at < to) {
+            SL_TRY(w->opt.device->copy(w->opt.be, SL_STREAM_H2D, memory + at, l->host[p],
+                                       piece->bytes));
+            l->slabs[p - l->layout.n_vectors].data = memory + at;
+            *bytes_out += piece->bytes;
+        }
+        at += piece_room(piece);
     }
-    *started_out = 1;
+    return SL_OK;
+}
+
+sl_status sl_weights_upload(sl_weights *w, int layer, int part, int n_parts, size_t *bytes_out) {
+    const int index = index_of(w, layer);
+    if (index < 0 || upload_bytes(w, &w->layer[index]) == 0 || part < 0 || part >= n_parts)
+        return SL_FAIL(SL_ERR_ARG, "part %d of %d of layer %d: nothing to upload", part, n_parts,
+                       layer);
+    *bytes_out = 0;
+    int h = half_of(&w->device, index);
+    if (h >= 0 && part == 0) return SL_OK; /* it is there: loaded in the sweep before */
+    if (h >= 0 && w->n_parts_left == 0) return SL_OK;
+    if (part == 0) {
+        h = take_half(&w->device, index);
+        w->n_parts_left = n_parts;
+    }
+    if (h < 0 || w->n_parts_left != n_parts - part)
+        return SL_FAIL(SL_ERR_ARG, "part %d of %d of layer %d is uploaded out of order", part,
+                       n_parts, layer);
+    const size_t all = upload_bytes(w, &w->layer[index]);
+    const size_t from = all / (size_t)n_parts * (size_t)part;
+    const size_t to = part == n_parts - 1 ? all : all / (size_t)n_parts * ((size_t)part + 1);
+    w->n_parts_left--;
+    SL_TRY(upload_range(w, &w->layer[index], w->device.half[h].memory, from, to, bytes_out));
+    w->uploaded_bytes += *bytes_out;
     return SL_OK;
 }
 

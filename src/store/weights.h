@@ -87,14 +87,18 @@ int sl_weights_is_on_disk(const sl_weights *weights, int layer);
 int sl_weights_is_uploaded_layer(const sl_weights *weights, int layer);
 
 /* Starts reading a layer's disk-homed pieces into the host's ring; nothing to do when they are
- * there or on their way.  The ring holds the two layers fetched last.  Errors: SL_ERR_IO. */
-sl_status sl_weights_fetch(sl_weights *weights, int layer);
+ * there or on their way.  The ring holds the two layers fetched last.  *bytes_out: that are read.
+ * Errors: SL_ERR_IO. */
+sl_status sl_weights_fetch(sl_weights *weights, int layer, size_t *bytes_out);
 /* Whether a fetched layer is complete; never waits.  Errors: SL_ERR_IO (file, offset, reason). */
 sl_status sl_weights_is_fetched(sl_weights *weights, int layer, int *done_out);
 
-/* Queues the copies of a layer's pieces from host memory into the device's ring on H2D; its
- * disk-homed pieces must have been fetched.  *started_out = 0 when they are there already. */
-sl_status sl_weights_upload(sl_weights *weights, int layer, int *started_out);
+/* Queues the copies of one part of a layer's pieces, of n_parts of about the same bytes, from host
+ * memory into the device's ring on H2D; its disk-homed pieces must have been fetched.  Parts come
+ * in order; the first takes the place of the load before the last.  *bytes_out = 0 when the layer
+ * is there already. */
+sl_status sl_weights_upload(sl_weights *weights, int layer, int part, int n_parts,
+                            size_t *bytes_out);
 
 sl_weights_size sl_weights_bytes(const sl_weights *weights);
 /* Bytes copied to the device since open, those of loading left out. */

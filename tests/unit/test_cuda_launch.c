@@ -72,7 +72,7 @@ static void attention_refuses_caches_and_heads(void **state) {
     refused(sl_cuda_attend(NULL, NULL, 256, 4, &cache, 0.0f, 0, &rows, NULL, 0, NULL), "scale");
     refused(sl_cuda_attend(NULL, NULL, 256, 4, &cache, 1.0f, -1, &rows, NULL, 0, NULL), "-1");
     refused(sl_cuda_kv_append(&cache, NULL, NULL, 127, &rows, NULL), "127");
-    cache.format.page_bytes++;
+    cache.format.page_bytes--;
     refused(sl_cuda_kv_append(&cache, NULL, NULL, 128, &rows, NULL), "pages of");
     cache.base = NULL;
     refused(sl_cuda_kv_append(&cache, NULL, NULL, 128, &rows, NULL), "without a cache");

@@ -32,6 +32,7 @@ typedef struct {
     sl_slots slots;
     sl_kv_cache *kv;
     sl_tier *tier;
+    unsigned char *home;
     int32_t (*seen)[MAX_CONTEXT]; /* [n_slots] tokens by position, as appended */
     int *n_seen;
 } fake_rank;
@@ -39,10 +40,21 @@ typedef struct {
 static void open_rank(fake_rank *r, const sl_scheduler_options *o) {
     const int n_slots = o->micro_batch * o->num_micro_batches * o->n_block_slots;
     r->limits = (sl_block_limits){n_slots, o->num_micro_batches, o->max_rows, VOCAB, MAX_CONTEXT};
-    const sl_kv_options kv = {sl_kv_format_make(SL_DTYPE_F16, 1, 2), 1, o->n_pages, n_slots,
-                              MAX_CONTEXT};
     assert_int_equal(sl_tier_open_cpu(64 << 20, &r->tier), SL_OK);
-    assert_int_equal(sl_kv_open(&kv, r->tier, &r->kv), SL_OK);
+    r->home = calloc((size_t)n_slots, 1);
+    for (int i = 0; i < n_slots; i++) r->home[i] = o->seats ? o->seats[i].home : SL_TIER_GPU;
+    /* The gpu's pool stands in host memory: what is tested is who takes which page. */
+    sl_kv_options kv = {.format = sl_kv_format_make(SL_DTYPE_F16, 1, 2),
+                        .n_layers = 1,
+                        .n_slots = n_slots,
+                        .max_context = MAX_CONTEXT,
+                        .home = r->home,
+                        .gpu = r->tier,
+                        .host = {r->tier, NULL, NULL},
+                        .disk_dir = "/tmp"};
+    kv.format.page_bytes = SL_DISK_ALIGN;
+    memcpy(kv.n_pages, o->n_pages, sizeof kv.n_pages);
+    assert_int_equal(sl_kv_open(&kv, &r->kv), SL_OK);
     assert_int_equal(sl_slots_open(n_slots, MAX_CONTEXT, 1, &r->slots), SL_OK);
     r->seen = calloc((size_t)n_slots, sizeof *r->seen);
     r->n_seen = calloc((size_t)n_slots, sizeof *r->n_seen);
@@ -52,6 +64,7 @@ static void close_rank(fake_rank *r) {
     sl_slots_close(&r->slots);
     sl_kv_close(r->kv);
     sl_tier_close(r->tier);
+    free(r->home);
     free(r->seen);
     free(r->n_seen);
 }
@@ -66,10 +79,12 @@ static void apply_ops(fake_rank *r, const sl_block *b) {
         if (op->kind == SL_OP_FORK) {
             assert_int_equal(sl_kv_fork(r->kv, op->from, op->slot, op->n_tokens, &from, &to),
                              SL_OK);
-            assert_true(r->n_seen[op->from] >= op->n_tokens);
+            assert_int_equal(r->n_seen[op->from], op->n_from);
+            assert_true(op->n_from >= op->n_tokens);
             memcpy(r->seen[op->slot], r->seen[op->from], sizeof r->seen[0]);
             r->n_seen[op->slot] = op->n_tokens;
         }
+        if (op->n_reserve) assert_int_equal(sl_kv_extend(r->kv, op->slot, op->n_reserve), SL_OK);
     }
 }
 
@@ -228,9 +243,19 @@ static void random_requests_get_what_they_would_get_alone(void **state) {
             o.max_context = MAX_CONTEXT;
             o.vocab = VOCAB;
             /* tight: pages for hardly more than one sequence; admission has to wait for them */
-            o.n_pages =
+            const int n_pages =
                 tight ? MAX_CONTEXT / SL_PAGE_TOKENS + 1 : seats * MAX_CONTEXT / SL_PAGE_TOKENS;
+            o.n_pages[SL_TIER_GPU] = n_pages;
             run_all(&o, 150, o.n_block_slots - 1, 100 + i);
+            /* The same with homes mixed in every micro-batch. */
+            const sl_shares shares = {{.3, .4, .3}};
+            sl_seat *home = calloc((size_t)seats, sizeof *home);
+            sl_seats_assign(&shares, .5, o.micro_batch, o.num_micro_batches * o.n_block_slots,
+                            home);
+            o.seats = home;
+            for (int t = 0; t < SL_TIER_COUNT; t++) o.n_pages[t] = n_pages;
+            run_all(&o, 150, o.n_block_slots - 1, 100 + i);
+            free(home);
         }
     }
 }
@@ -241,7 +266,7 @@ static void impossible_requests_are_refused_by_themselves(void **state) {
                                     .num_micro_batches = 1,
                                     .max_rows = 8,
                                     .n_block_slots = 1,
-                                    .n_pages = 3,
+                                    .n_pages = {3},
                                     .max_context = MAX_CONTEXT,
                                     .vocab = VOCAB};
     sl_scheduler *sched = NULL;
@@ -310,7 +335,7 @@ static void dropping_everything_leaves_nothing_behind(void **state) {
                                     .num_micro_batches = 2,
                                     .max_rows = 8,
                                     .n_block_slots = 2,
-                                    .n_pages = 64,
+                                    .n_pages = {64},
                                     .max_context = MAX_CONTEXT,
                                     .vocab = VOCAB};
     sl_scheduler *sched = NULL;

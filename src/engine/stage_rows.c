@@ -1,0 +1,158 @@
+/* What a block's header asks of a stage: operations on sequences, and rows laid out by how they
+ * attend. */
+#include <string.h>
+
+#include "engine/stage_impl.h"
+
+/* The forked sequence's own copy of a partly filled page, in every layer. */
+static sl_status copy_page(sl_stage *s, const sl_block_op *op, int32_t from, int32_t to) {
+    const sl_tier_kind home = sl_kv_home(s->kv, op->slot);
+    if (from < 0) return SL_OK;
+    if (home == SL_TIER_DISK)
+        return sl_kv_copy_tail(s->kv, op->from, op->n_from, op->slot, op->n_tokens);
+    for (int l = 0; l < sl_stage_n_layers(s); l++) {
+        const sl_kv_view view = sl_kv_layer(s->kv, home, l);
+        if (s->device && home == SL_TIER_CPU) {
+            const size_t bytes = view.format.page_bytes;
+            unsigned char *base = view.base;
+            memcpy(base + (size_t)to * bytes, base + (size_t)from * bytes, bytes);
+            continue;
+        }
+        SL_TRY(s->opt.backend->ops->page_copy(s->opt.backend, &view, from, to));
+    }
+    return SL_OK;
+}
+
+static sl_status apply_op(sl_stage *s, const sl_block_op *op) {
+    SL_TRY(sl_slots_apply(&s->slots, op));
+    if (op->kind == SL_OP_RELEASE) sl_kv_release(s->kv, op->slot);
+    if (op->kind == SL_OP_FORK) {
+        int32_t from, to;
+        SL_TRY(sl_kv_fork(s->kv, op->from, op->slot, op->n_tokens, &from, &to));
+        SL_TRY(copy_page(s, op, from, to));
+    }
+    /* All pages at once, so that they lie one after another. */
+    return op->n_reserve > 0 ? sl_kv_extend(s->kv, op->slot, op->n_reserve) : SL_OK;
+}
+
+static sl_part_kind kind_of(const sl_stage *s, const sl_block_segment *seg) {
+    if (s->home[seg->slot] == sl_tier_get_kind(s->fast)) return SL_PART_HERE;
+    const int on_host = s->host_rows > 0 && s->opt.seats[seg->slot].on_host;
+    return on_host && seg->n_rows == 1 ? SL_PART_HOST : SL_PART_VISIT;
+}
+
+/* The part that the next segment belongs to: the last one, or a new one. */
+static sl_status find_part(sl_stage_rows *m, sl_part_kind kind, int row, sl_stage_part **out) {
+    if (m->n_parts > 0 && m->part[m->n_parts - 1].kind == kind) {
+        *out = &m->part[m->n_parts - 1];
+        return SL_OK;
+    }
+    if (m->n_parts == SL_ROW_PARTS || (kind == SL_PART_HOST && m->host_part >= 0))
+        return SL_FAIL(SL_ERR_COMM, "a micro-batch whose rows are not in order of how they attend");
+    if (kind == SL_PART_HOST) m->host_part = m->n_parts;
+    *out = &m->part[m->n_parts++];
+    **out = (sl_stage_part){.kind = kind, .row0 = row, .visitor0 = m->n_visitors};
+    return SL_OK;
+}
+
+static sl_status lay_out_segment(sl_stage *s, const sl_block_segment *seg, const int32_t *token,
+                                 int number, int *row, sl_stage_rows *m) {
+    sl_stage_part *part;
+    const sl_part_kind kind = kind_of(s, seg);
+    SL_TRY(sl_slots_note(&s->slots, seg, token));
+    SL_TRY(sl_kv_extend(s->kv, seg->slot, seg->position0 + seg->n_rows));
+    SL_TRY(find_part(m, kind, *row, &part));
+    sl_segment *out = &m->segment[number];
+    *out =
+        (sl_segment){.row0 = *row - part->row0, .n_rows = seg->n_rows, .position0 = seg->position0};
+    int n_held;
+    out->pages = sl_kv_pages(s->kv, seg->slot, &n_held);
+    out->n_pages = sl_kv_pages_for(seg->position0 + seg->n_rows);
+    if (kind != SL_PART_HERE)
+        m->visitor[m->n_visitors++] = (sl_kv_visitor){.slot = seg->slot,
+                                                      .position0 = seg->position0,
+                                                      .n_rows = seg->n_rows,
+                                                      .on_host = kind == SL_PART_HOST};
+    if (!part->rows.segment) part->rows.segment = out;
+    part->rows.n_segments++;
+    part->rows.n_rows += seg->n_rows;
+    for (int r = 0; r < seg->n_rows; r++, ++*row) {
+        m->token[*row] = token[r];
+        m->position[*row] = seg->position0 + r;
+        const int is_last = r == seg->n_rows - 1;
+        if (is_last ? seg->want_last : seg->score) m->rows.n_wanted++;
+        if (is_last ? seg->want_last : seg->score) m->wanted[m->rows.n_wanted - 1] = *row;
+    }
+    return SL_OK;
+}
+
+/* Where the visitors' pages will be. */
+static sl_status set_visitors(sl_stage *s, int mb, sl_stage_rows *m) {
+    s->visit[mb] = m->host_part >= 0 ? SL_VISIT_HOST : 0;
+    if (!s->visits) return SL_OK;
+    unsigned char bits = 0;
+    SL_TRY(sl_kv_visits_set(s->visits, s->kv, mb, m->visitor, m->n_visitors, &bits));
+    s->visit[mb] |= bits;
+    for (int p = 0; p < m->n_parts; p++) {
+        const sl_stage_part *part = &m->part[p];
+        if (part->kind != SL_PART_VISIT) continue;
+        sl_segment *segment = m->segment + (part->rows.segment - m->segment);
+        for (int i = 0; i < part->rows.n_segments; i++)
+            segment[i].pages = sl_kv_visits_pages(s->visits, mb, part->visitor0 + i);
+    }
+    return SL_OK;
+}
+
+/* Gives the rows to a device: all together, and each part that attends there. */
+static sl_status bind(sl_stage *s, int mb, sl_stage_rows *m) {
+    const sl_backend_ops *op = s->opt.backend->ops;
+    if (!op->bind_rows) return SL_OK;
+    const int number = (s->set * s->opt.num_micro_batches + mb) * (1 + SL_ROW_PARTS);
+    SL_TRY(op->bind_rows(s->opt.backend, number, &m->rows));
+    if (m->rows.n_segments > 0) {
+        m->part[0].rows.device = m->rows.device;
+        return SL_OK;
+    }
+    for (int p = 0; p < m->n_parts; p++)
+        if (m->part[p].kind != SL_PART_HOST)
+            SL_TRY(op->bind_rows(s->opt.backend, number + 1 + p, &m->part[p].rows));
+    return SL_OK;
+}
+
+/* Lays out the rows of one micro-batch from its header. */
+static sl_status lay_out(sl_stage *s, const sl_block *b, int mb, sl_stage_rows *m) {
+    const sl_block_micro_batch *header = &b->micro_batch[mb];
+    int row = 0;
+    m->rows = (sl_rows){.token = m->token, .position = m->position, .wanted = m->wanted};
+    m->n_parts = m->n_visitors = 0;
+    m->host_part = -1;
+    for (int i = 0; i < header->n_segments; i++) {
+        const sl_block_segment *seg = &b->segment[header->segment0 + i];
+        SL_TRY(lay_out_segment(s, seg, b->token + seg->token0, i, &row, m));
+    }
+    m->rows.n_rows = row;
+    for (int p = 0; p < m->n_parts; p++) {
+        m->part[p].rows.token = m->token + m->part[p].row0;
+        m->part[p].rows.position = m->position + m->part[p].row0;
+    }
+    if (m->n_parts == 1 && m->part[0].kind == SL_PART_HERE) { /* no second copy is needed */
+        m->rows.n_segments = header->n_segments;
+        m->rows.segment = m->segment;
+    }
+    SL_TRY(set_visitors(s, mb, m));
+    return bind(s, mb, m);
+}
+
+sl_status sl_stage_take_in(sl_stage *s, const sl_block *b) {
+    for (int i = 0; i < b->n_ops; i++) SL_TRY(apply_op(s, &b->op[i]));
+    int choice0 = 0;
+    for (int m = 0; m < b->n_micro_batches; m++) {
+        if (b->micro_batch[m].n_segments > s->opt.micro_batch)
+            return SL_FAIL(SL_ERR_COMM, "a micro-batch of %d sequences, at most %d",
+                           b->micro_batch[m].n_segments, s->opt.micro_batch);
+        SL_TRY(lay_out(s, b, m, &s->mb[m]));
+        s->mb[m].choice0 = choice0;
+        choice0 += s->mb[m].rows.n_wanted;
+    }
+    return SL_OK;
+}

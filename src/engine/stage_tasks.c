@@ -1,0 +1,490 @@
+/* The tasks of a sweep: how each is started, polled, ordered on the device, and accounted for. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/stage_impl.h"
+
+/* Tickets of tasks that are no transfers on the wire mean nothing but "under way": the task itself
+ * tells what to ask.  Those of attention are the host's own, from 1 on. */
+static const sl_ticket UNDER_WAY = 1;
+
+static int number_of(const sl_stage *s, const sl_task *task) {
+    return (int)(task - s->sweep.task);
+}
+
+static sl_stage_work *work_of(const sl_stage *s, const sl_task *task) {
+    return &s->work[number_of(s, task)];
+}
+
+/* Which stream of the device a queue's tasks go to; -1: none. */
+static int stream_of(const sl_stage *s, sl_queue queue) {
+    if (!s->device) return -1;
+    switch (queue) {
+    case SL_QUEUE_COMPUTE:
+        return SL_STREAM_COMPUTE;
+    case SL_QUEUE_H2D:
+        return SL_STREAM_H2D;
+    case SL_QUEUE_D2H:
+        return SL_STREAM_D2H;
+    case SL_QUEUE_ASK:
+        return SL_STREAM_ASK;
+    case SL_QUEUE_ANSWER:
+        return SL_STREAM_ANSWER;
+    default:
+        return -1;
+    }
+}
+
+static size_t hidden_bytes(const sl_stage *s, int mb) {
+    return (size_t)s->block->micro_batch[mb].n_rows * sl_stage_row_bytes(s);
+}
+
+static int lane_of(const sl_stage *s, const sl_task *task) {
+    const int item =
+        (task->layer - s->opt.first_layer) * s->block->n_micro_batches + task->micro_batch;
+    return item % s->n_lanes;
+}
+
+static void *hidden_of(const sl_stage *s, const sl_task *task) {
+    return s->travels ? sl_hidden_place(s->hidden_store, task->place)
+                      : s->hidden[s->set][task->micro_batch];
+}
+
+/* Whether the micro-batch's hidden states come from the wire into this layer, not from their home.
+ */
+static int from_wire(const sl_stage *s, const sl_task *task) {
+    return !s->is_first && task->layer == s->opt.first_layer;
+}
+
+static int is_last_layer(const sl_stage *s, const sl_task *task) {
+    return task->layer == s->opt.last_layer - 1;
+}
+
+static const char *name_of(sl_task_kind kind) {
+    static const char *const names[SL_TASK_COUNT] = {
+        [SL_TASK_EMBED] = "embed",
+        [SL_TASK_RECEIVE] = "receive",
+        [SL_TASK_LAYER] = "layer",
+        [SL_TASK_BEFORE] = "before attention",
+        [SL_TASK_AFTER] = "after attention",
+        [SL_TASK_HEAD] = "head",
+        [SL_TASK_SEND] = "send",
+        [SL_TASK_LOWER] = "hidden states out",
+        [SL_TASK_FETCH] = "weights from disk",
+        [SL_TASK_UPLOAD] = "weights in",
+        [SL_TASK_ASK] = "queries out",
+        [SL_TASK_ATTEND] = "attention",
+        [SL_TASK_ANSWER] = "results in",
+        [SL_TASK_VISIT_FETCH] = "visit from disk",
+        [SL_TASK_VISIT_UPLOAD] = "visit in",
+        [SL_TASK_VISIT_STORE] = "visit out",
+        [SL_TASK_VISIT_WRITE] = "visit to disk",
+    };
+    return names[kind];
+}
+
+/* A task is over: into the counters, and to who listens. */
+static void account(sl_stage *s, const sl_task *task, double begin_s, double end_s) {
+    const sl_stage_work *w = work_of(s, task);
+    s->busy_s[task->queue] += end_s - begin_s;
+    s->moved_bytes[task->queue] += w->bytes;
+    if (!s->opt.on_span) return;
+    const sl_span span = {.name = name_of(task->kind),
+                          .queue = task->queue,
+                          .layer = task->layer,
+                          .micro_batch = task->micro_batch,
+                          .start_s = begin_s,
+                          .end_s = end_s,
+                          .bytes = w->bytes};
+    s->opt.on_span(s->opt.span_user, &span);
+}
+
+static sl_status account_device(sl_stage *s, const sl_task *task) {
+    const sl_stage_work *w = work_of(s, task);
+    double begin_s, end_s;
+    SL_TRY(s->device->elapsed(s->opt.backend, s->epoch, w->begin, &begin_s));
+    SL_TRY(s->device->elapsed(s->opt.backend, w->begin, w->end, &end_s));
+    account(s, task, s->epoch_s + begin_s, s->epoch_s + begin_s + end_s);
+    return SL_OK;
+}
+
+/* ---- computation ---- */
+
+static sl_status choose(sl_stage *s, const sl_task *task) {
+    const int mb = task->micro_batch;
+    sl_stage_rows *m = &s->mb[mb];
+    const sl_block_micro_batch *header = &s->block->micro_batch[mb];
+    int n = 0;
+    for (int i = 0; i < header->n_segments; i++) {
+        const sl_block_segment *seg = &s->block->segment[header->segment0 + i];
+        for (int r = 0; r < seg->n_rows; r++)
+            if (r == seg->n_rows - 1 ? seg->want_last : seg->score)
+                s->ask[n++] = sl_slots_ask(&s->slots, seg, r, s->block->token + seg->token0);
+    }
+    return sl_program_head(s->program, sl_weights_layer(s->weights, s->config.n_layers), &m->rows,
+                           hidden_of(s, task), s->ask, s->result->choice + m->choice0);
+}
+
+static sl_status compute_before(sl_stage *s, const sl_task *task) {
+    const int mb = task->micro_batch, layer = task->layer - s->opt.first_layer;
+    sl_stage_rows *m = &s->mb[mb];
+    void *hidden = hidden_of(s, task);
+    /* What came over the wire goes to the device here, on the stream that uses it. */
+    if (from_wire(s, task) && s->own_wire) {
+        const void *wire = s->wire[s->set][mb];
+        if (s->device)
+            SL_TRY(s->device->copy(s->opt.backend, SL_STREAM_COMPUTE, hidden, wire,
+                                   hidden_bytes(s, mb)));
+        else
+            memcpy(hidden, wire, hidden_bytes(s, mb));
+    }
+    sl_program_part part[SL_ROW_PARTS];
+    for (int p = 0; p < m->n_parts; p++) {
+        part[p] = (sl_program_part){.row0 = m->part[p].row0, .rows = &m->part[p].rows};
+        if (m->part[p].kind == SL_PART_HERE)
+            part[p].cache = sl_kv_layer(s->kv, sl_tier_get_kind(s->fast), layer);
+        else if (m->part[p].kind == SL_PART_VISIT)
+            part[p].cache = sl_kv_visits_view(s->visits, task->place);
+    }
+    return sl_program_before(s->program, sl_weights_layer(s->weights, task->layer), &m->rows, part,
+                             m->n_parts, lane_of(s, task), hidden);
+}
+
+static sl_status compute_after(sl_stage *s, const sl_task *task) {
+    return sl_program_after(s->program, sl_weights_layer(s->weights, task->layer),
+                            s->mb[task->micro_batch].rows.n_rows, lane_of(s, task),
+                            hidden_of(s, task));
+}
+
+/* ---- attention on the host ---- */
+
+static int host_rows_of(const sl_stage *s, int mb) {
+    const sl_stage_rows *m = &s->mb[mb];
+    return m->part[m->host_part].rows.n_rows;
+}
+
+static sl_status copy_small(sl_stage *s, const sl_task *task) {
+    const int mb = task->micro_batch, lane = lane_of(s, task), n = host_rows_of(s, mb);
+    const int q = sl_program_q_cols(s->program), kv = sl_program_kv_cols(s->program);
+    const size_t act = s->opt.backend->ops->act_bytes;
+    const int asks = task->kind == SL_TASK_ASK;
+    const size_t bytes = (size_t)n * (size_t)(asks ? q + 2 * kv : q) * act;
+    work_of(s, task)->bytes = bytes;
+    if (asks)
+        return s->device->copy(s->opt.backend, SL_STREAM_ASK, s->lane[lane].ask,
+                               sl_program_outbox(s->program, lane), bytes);
+    const int row0 = s->mb[mb].part[s->mb[mb].host_part].row0;
+    return s->device->copy(s->opt.backend, SL_STREAM_ANSWER,
+                           sl_program_inbox(s->program, lane, row0), s->lane[lane].answer, bytes);
+}
+
+static sl_status start_attention(sl_stage *s, const sl_task *task, sl_ticket *ticket_out) {
+    const int mb = task->micro_batch, lane_number = lane_of(s, task);
+    const sl_stage_rows *m = &s->mb[mb];
+    const sl_stage_part *part = &m->part[m->host_part];
+    sl_stage_lane *lane = &s->lane[lane_number];
+    const int n = part->rows.n_rows, per_slot = sl_kv_pages_for(s->opt.max_context);
+    const size_t q = (size_t)sl_program_q_cols(s->program),
+                 kv = (size_t)sl_program_kv_cols(s->program), act = s->opt.backend->ops->act_bytes;
+    size_t n_tokens = 0;
+    for (int i = 0; i < n; i++) {
+        void **page = lane->page + i * per_slot;
+        sl_kv_visits_host_pages(s->visits, task->layer - s->opt.first_layer, mb, part->visitor0 + i,
+                                task->place, page);
+        lane->row[i] =
+            (sl_host_row){.n_tokens = m->visitor[part->visitor0 + i].position0 + 1, .page = page};
+        n_tokens += (size_t)lane->row[i].n_tokens;
+    }
+    work_of(s, task)->bytes = n_tokens * (s->format.page_bytes / SL_PAGE_TOKENS);
+    const sl_host_job job = {.format = s->format,
+                             .act = act == sizeof(float) ? SL_DTYPE_F32 : SL_DTYPE_F16,
+                             .n_heads = s->config.n_heads,
+                             .scale = sl_program_scale(s->program),
+                             .window = s->config.sliding_window,
+                             .sparsity = s->opt.sparsity,
+                             .n_rows = n,
+                             .row = lane->row,
+                             .q = lane->ask,
+                             .ldq = (int)q,
+                             .k = lane->ask + (size_t)n * q * act,
+                             .v = lane->ask + (size_t)n * (q + kv) * act,
+                             .ldkv = (int)kv,
+                             .out = lane->answer,
+                             .ldo = (int)q};
+    uint64_t ticket;
+    SL_TRY(s->opt.host_attention->ops->start(s->opt.host_attention, &job, &ticket));
+    *ticket_out = ticket + 1;
+    return SL_OK;
+}
+
+/* ---- visits ---- */
+
+static sl_status visit(sl_stage *s, const sl_task *task) {
+    const int mb = task->micro_batch, layer = task->layer - s->opt.first_layer;
+    const int n_rows = s->mb[mb].rows.n_rows, place = task->place;
+    const int brings = task->kind == SL_TASK_VISIT_FETCH || task->kind == SL_TASK_VISIT_UPLOAD;
+    const int hidden = s->travels && !(brings ? from_wire(s, task) : is_last_layer(s, task));
+    size_t *bytes = &work_of(s, task)->bytes;
+    typedef sl_status pages_step(sl_kv_visits *, int, int, int);
+    typedef sl_status hidden_step(sl_hidden *, int, int, int);
+    pages_step *pages = NULL;
+    hidden_step *rows = NULL;
+    switch (task->kind) {
+    case SL_TASK_VISIT_FETCH:
+        pages = sl_kv_visits_fetch;
+        rows = sl_hidden_fetch;
+        break;
+    case SL_TASK_VISIT_UPLOAD:
+        pages = sl_kv_visits_upload;
+        rows = sl_hidden_load;
+        break;
+    case SL_TASK_VISIT_STORE:
+        pages = sl_kv_visits_store;
+        rows = sl_hidden_save;
+        break;
+    default:
+        pages = sl_kv_visits_write;
+        rows = sl_hidden_write;
+        break;
+    }
+    if (s->visits && task->layer >= 0) {
+        SL_TRY(pages(s->visits, layer, mb, place));
+        *bytes += sl_kv_visits_last_bytes(s->visits);
+    }
+    if (hidden) {
+        SL_TRY(rows(s->hidden_store, mb, place, n_rows));
+        *bytes += sl_hidden_last_bytes(s->hidden_store);
+    }
+    return SL_OK;
+}
+
+static sl_status visit_is_done(sl_stage *s, const sl_task *task, int *done_out) {
+    *done_out = 1;
+    if (s->visits && task->layer >= 0)
+        SL_TRY(sl_kv_visits_is_done(s->visits, task->place, done_out));
+    if (*done_out && s->travels) SL_TRY(sl_hidden_is_done(s->hidden_store, task->place, done_out));
+    return SL_OK;
+}
+
+/* ---- starting ---- */
+
+/* Work that is done on return, or queued on one of the device's streams. */
+static sl_status perform(sl_stage *s, const sl_task *task) {
+    const int mb = task->micro_batch;
+    size_t *bytes = &work_of(s, task)->bytes;
+    switch (task->kind) {
+    case SL_TASK_EMBED:
+        return sl_program_embed(s->program, sl_weights_layer(s->weights, SL_LAYER_EMBED),
+                                &s->mb[mb].rows, hidden_of(s, task));
+    case SL_TASK_LAYER:
+        SL_TRY(compute_before(s, task));
+        return compute_after(s, task);
+    case SL_TASK_BEFORE:
+        return compute_before(s, task);
+    case SL_TASK_AFTER:
+        return compute_after(s, task);
+    case SL_TASK_HEAD:
+        return choose(s, task);
+    case SL_TASK_LOWER:
+        *bytes = hidden_bytes(s, mb);
+        if (s->device)
+            return s->device->copy(s->opt.backend, SL_STREAM_D2H, s->wire[s->set][mb],
+                                   hidden_of(s, task), *bytes);
+        memcpy(s->wire[s->set][mb], hidden_of(s, task), *bytes);
+        return SL_OK;
+    case SL_TASK_UPLOAD:
+        return sl_weights_upload(s->weights, task->layer, task->part, task->n_parts, bytes);
+    case SL_TASK_ASK:
+    case SL_TASK_ANSWER:
+        return copy_small(s, task);
+    case SL_TASK_VISIT_UPLOAD:
+    case SL_TASK_VISIT_STORE:
+        return visit(s, task);
+    default:
+        return SL_FAIL(SL_ERR_ARG, "task %d is no work of the backend", (int)task->kind);
+    }
+}
+
+static sl_status start_receive(sl_stage *s, int mb, sl_ticket *ticket_out) {
+    sl_transport *t = s->opt.transport;
+    const size_t bytes = hidden_bytes(s, mb) + sizeof(sl_stage_trailer);
+    s->received_bytes += bytes;
+    return t->ops->recv(t, t->rank - 1, SL_CHANNEL_HIDDEN, s->wire[s->set][mb], bytes, ticket_out);
+}
+
+static sl_status start_send(sl_stage *s, int mb) {
+    sl_transport *t = s->opt.transport;
+    unsigned char *wire = s->wire[s->set][mb];
+    const size_t bytes = hidden_bytes(s, mb);
+    sl_stage_trailer end = {.status = (int32_t)s->failed};
+    memcpy(end.message, s->message, sizeof end.message);
+    memcpy(wire + bytes, &end, sizeof end);
+    s->sent_bytes += bytes + sizeof end;
+    return t->ops->send(t, t->rank + 1, SL_CHANNEL_HIDDEN, wire, bytes + sizeof end,
+                        &s->sending[s->set][mb]);
+}
+
+/* Work that is polled: transfers of the disk, and attention on the host. */
+static sl_status start_polled(sl_stage *s, const sl_task *task, sl_ticket *ticket_out) {
+    int done = 0;
+    if (task->kind == SL_TASK_ATTEND) return start_attention(s, task, ticket_out);
+    if (task->kind == SL_TASK_FETCH) {
+        SL_TRY(sl_weights_fetch(s->weights, task->layer, &work_of(s, task)->bytes));
+        SL_TRY(sl_weights_is_fetched(s->weights, task->layer, &done));
+    } else {
+        SL_TRY(visit(s, task));
+        SL_TRY(visit_is_done(s, task, &done));
+    }
+    *ticket_out = done ? 0 : UNDER_WAY;
+    return SL_OK;
+}
+
+/* Work on a stream, between two events that time it. */
+static sl_status start_on_stream(sl_stage *s, const sl_task *task, int stream) {
+    const sl_stage_work *w = work_of(s, task);
+    SL_TRY(s->device->record(s->opt.backend, (sl_stream)stream, w->begin));
+    SL_TRY(perform(s, task));
+    return s->device->record(s->opt.backend, (sl_stream)stream, w->end);
+}
+
+static int is_polled(const sl_task *task) {
+    return task->kind == SL_TASK_FETCH || task->kind == SL_TASK_ATTEND ||
+           task->kind == SL_TASK_VISIT_FETCH || task->kind == SL_TASK_VISIT_WRITE;
+}
+
+static sl_status start_task(void *context, const sl_task *task, sl_ticket *ticket_out) {
+    sl_stage *s = context;
+    sl_stage_work *w = work_of(s, task);
+    w->begin_s = sl_clock_s();
+    w->bytes = 0;
+    if (task->kind == SL_TASK_RECEIVE) return start_receive(s, task->micro_batch, ticket_out);
+    if (task->kind == SL_TASK_SEND) return start_send(s, task->micro_batch);
+    if (s->failed != SL_OK) return SL_OK; /* nothing worth computing any more */
+    sl_status st;
+    const int stream = stream_of(s, task->queue);
+    if (is_polled(task)) {
+        st = start_polled(s, task, ticket_out);
+        if (st == SL_OK && *ticket_out == 0) account(s, task, w->begin_s, sl_clock_s());
+    } else if (stream >= 0) {
+        st = start_on_stream(s, task, stream);
+        if (st == SL_OK) *ticket_out = UNDER_WAY;
+    } else {
+        st = perform(s, task);
+        if (st == SL_OK) st = s->opt.backend->ops->sync(s->opt.backend);
+        if (st == SL_OK) account(s, task, w->begin_s, sl_clock_s());
+    }
+    /* A failed start leaves nothing that could be asked for. */
+    if (st != SL_OK) *ticket_out = 0;
+    sl_stage_note_failure(s, st, sl_error_message(), 1);
+    return SL_OK;
+}
+
+/* Work on the device's streams waits for each other there. */
+static sl_status chain_task(void *context, const sl_task *task, const sl_task *dep,
+                            sl_ticket ticket, int *chained_out) {
+    sl_stage *s = context;
+    (void)ticket;
+    const int stream = stream_of(s, task->queue), before = stream_of(s, dep->queue);
+    *chained_out = stream >= 0 && before >= 0 && s->failed == SL_OK;
+    if (!*chained_out || stream == before) return SL_OK;
+    const sl_status st = s->device->wait(s->opt.backend, (sl_stream)stream, work_of(s, dep)->end);
+    sl_stage_note_failure(s, st, sl_error_message(), 1);
+    return SL_OK;
+}
+
+static sl_status poll_receive(sl_stage *s, const sl_task *task, sl_ticket ticket, int *done_out) {
+    SL_TRY(s->opt.transport->ops->test(s->opt.transport, ticket, done_out));
+    if (!*done_out) return SL_OK;
+    sl_stage_trailer end;
+    memcpy(&end, s->wire[s->set][task->micro_batch] + hidden_bytes(s, task->micro_batch),
+           sizeof end);
+    end.message[sizeof end.message - 1] = '\0';
+    sl_stage_note_failure(s, (sl_status)end.status, end.message, 0);
+    work_of(s, task)->bytes = hidden_bytes(s, task->micro_batch);
+    account(s, task, work_of(s, task)->begin_s, sl_clock_s());
+    return SL_OK;
+}
+
+/* Work that has been started and may fail on its own. */
+static sl_status poll_work(sl_stage *s, const sl_task *task, sl_ticket ticket, int *done_out) {
+    double begin_s = work_of(s, task)->begin_s, end_s = 0.0;
+    if (task->kind == SL_TASK_ATTEND) {
+        sl_host_attention *ha = s->opt.host_attention;
+        SL_TRY(ha->ops->is_done(ha, ticket - 1, done_out, &begin_s, &end_s));
+    } else if (task->kind == SL_TASK_FETCH) {
+        SL_TRY(sl_weights_is_fetched(s->weights, task->layer, done_out));
+        end_s = sl_clock_s();
+    } else if (is_polled(task)) {
+        SL_TRY(visit_is_done(s, task, done_out));
+        end_s = sl_clock_s();
+    } else {
+        SL_TRY(s->device->is_done(s->opt.backend, work_of(s, task)->end, done_out));
+        return *done_out ? account_device(s, task) : SL_OK;
+    }
+    if (*done_out) account(s, task, begin_s, end_s);
+    return SL_OK;
+}
+
+static sl_status poll_task(void *context, const sl_task *task, sl_ticket ticket, int *done_out) {
+    sl_stage *s = context;
+    if (task->kind == SL_TASK_RECEIVE) return poll_receive(s, task, ticket, done_out);
+    const sl_status st = poll_work(s, task, ticket, done_out);
+    sl_stage_note_failure(s, st, sl_error_message(), 1);
+    if (st != SL_OK) *done_out = 1;
+    return SL_OK;
+}
+
+/* Moves sends along and notes which are done. */
+static sl_status progress(void *context) {
+    sl_stage *s = context;
+    sl_transport *t = s->opt.transport;
+    for (int set = 0; set < s->n_sets; set++) {
+        for (int i = 0; i < s->opt.num_micro_batches; i++) {
+            int done = 0;
+            if (s->sending[set][i] == 0) continue;
+            SL_TRY(t->ops->test(t, s->sending[set][i], &done));
+            if (done) s->sending[set][i] = 0;
+        }
+    }
+    return SL_OK;
+}
+
+sl_status sl_stage_wait_sent(sl_stage *s, int set) {
+    sl_transport *t = s->opt.transport;
+    for (int i = 0; i < s->opt.num_micro_batches; i++) {
+        if (s->sending[set][i] == 0) continue;
+        SL_TRY(t->ops->wait(t, s->sending[set][i]));
+        s->sending[set][i] = 0;
+    }
+    return SL_OK;
+}
+
+sl_task_runner sl_stage_runner(sl_stage *s) {
+    return (sl_task_runner){.context = s,
+                            .start = start_task,
+                            .poll = poll_task,
+                            .chain = s->device && !s->opt.no_overlap ? chain_task : NULL,
+                            .progress = progress};
+}
+
+sl_status sl_stage_begin_sweep(sl_stage *s) {
+    const int n = s->sweep.n_tasks;
+    if (n > s->n_work) {
+        sl_stage_work *work = realloc(s->work, (size_t)n * sizeof *work);
+        if (!work) return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %d tasks", n);
+        s->work = work;
+        memset(work + s->n_work, 0, (size_t)(n - s->n_work) * sizeof *work);
+        const int from = s->n_work;
+        s->n_work = n;
+        for (int i = from; s->device && i < n; i++) {
+            SL_TRY(s->device->event_open(s->opt.backend, &work[i].begin));
+            SL_TRY(s->device->event_open(s->opt.backend, &work[i].end));
+        }
+    }
+    if (!s->device) return SL_OK;
+    if (!s->epoch) SL_TRY(s->device->event_open(s->opt.backend, &s->epoch));
+    s->epoch_s = sl_clock_s();
+    return s->device->record(s->opt.backend, SL_STREAM_COMPUTE, s->epoch);
+}

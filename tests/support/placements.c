@@ -1,0 +1,186 @@
+#include "support/placements.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/rng.h"
+
+#define GPU                                                                                        \
+    { 1, 0, 0 }
+#define CPU                                                                                        \
+    { 0, 1, 0 }
+#define DISK                                                                                       \
+    { 0, 0, 1 }
+#define NONE                                                                                       \
+    { 0, 0, 0 }
+
+const placement placements[] = {
+    /* name, weights, cache, hidden, host, K, micro-batch, sparsity, no overlap */
+    {"weights cpu", CPU, GPU, GPU, 0, 1, 2, 0, 0},
+    {"weights disk", DISK, GPU, GPU, 0, 2, 2, 0, 0},
+    {"weights gpu+cpu", {.2, .8, 0}, GPU, GPU, 0, 3, 2, 0, 0},
+    {"weights gpu+disk", {.5, 0, .5}, GPU, GPU, 0, 4, 2, 0, 0},
+    {"weights cpu+disk", {0, .5, .5}, GPU, GPU, 0, 5, 2, 0, 0},
+    {"weights everywhere", {.3, .3, .4}, GPU, NONE, 0, 2, 3, 0, 0},
+    {"cache cpu", GPU, CPU, GPU, 0, 1, 3, 0, 0},
+    {"cache cpu, host", GPU, CPU, GPU, 1, 1, 3, 0, 0},
+    {"cache cpu, half host", GPU, CPU, GPU, .5, 3, 2, 0, 0},
+    {"cache cpu, host, many", GPU, CPU, GPU, 1, 5, 1, 0, 0},
+    {"cache disk", GPU, DISK, GPU, 0, 2, 3, 0, 0},
+    {"cache disk, host", GPU, DISK, GPU, 1, 3, 2, 0, 0},
+    {"cache disk, half host", GPU, DISK, GPU, .5, 2, 4, 0, 0},
+    {"cache gpu+cpu", GPU, {.5, .5, 0}, GPU, 0, 4, 2, 0, 0},
+    {"cache gpu+cpu, host", GPU, {.5, .5, 0}, GPU, 1, 4, 2, 0, 0},
+    {"cache gpu+disk", GPU, {.4, 0, .6}, GPU, 0, 2, 3, 0, 0},
+    {"cache cpu+disk, half host", GPU, {0, .5, .5}, GPU, .5, 2, 4, 0, 0},
+    {"cache everywhere, half host", GPU, {.3, .3, .4}, GPU, .5, 2, 3, 0, 0},
+    {"hidden cpu", GPU, GPU, CPU, 0, 1, 3, 0, 0},
+    {"hidden disk", GPU, GPU, DISK, 0, 2, 3, 0, 0},
+    {"hidden gpu+cpu", GPU, GPU, {.4, .6, 0}, 0, 3, 3, 0, 0},
+    {"hidden gpu+disk", GPU, GPU, {.5, 0, .5}, 0, 4, 2, 0, 0},
+    {"hidden everywhere", GPU, GPU, {.3, .3, .4}, 0, 5, 2, 0, 0},
+    {"all cpu", CPU, CPU, CPU, 0, 2, 2, 0, 0},
+    {"all cpu, host", CPU, CPU, CPU, 1, 4, 2, 0, 0},
+    {"all disk", DISK, DISK, DISK, 0, 2, 2, 0, 0},
+    {"all disk, host", DISK, DISK, DISK, 1, 3, 2, 0, 0},
+    {"20 80 0 100 0 100", {.2, .8, 0}, CPU, CPU, 0, 3, 2, 0, 0},
+    {"0 50 0 0 0 100", {0, .5, .5}, DISK, CPU, .5, 3, 3, 0, 0},
+    {"everything everywhere", {.3, .3, .4}, {.3, .3, .4}, {.3, .3, .4}, .5, 3, 2, 0, 0},
+    {"everything everywhere, serially", {.3, .3, .4}, {.3, .3, .4}, {.3, .3, .4}, .5, 2, 3, 0, 1},
+    {"sparse at 1.0, gpu", GPU, GPU, GPU, 0, 2, 3, 1, 0},
+    {"sparse at 1.0, cpu", GPU, CPU, GPU, .5, 3, 2, 1, 0},
+    {"sparse at 1.0, disk", GPU, DISK, GPU, .5, 2, 4, 1, 0},
+};
+const int n_placements = (int)(sizeof placements / sizeof placements[0]);
+
+const sl_dtype placement_precisions[][2] = {{SL_DTYPE_F16, SL_DTYPE_F16},
+                                            {SL_DTYPE_Q8G64, SL_DTYPE_Q8G64},
+                                            {SL_DTYPE_Q4G64, SL_DTYPE_Q4G64},
+                                            {SL_DTYPE_Q4G64, SL_DTYPE_F16}};
+
+placement placement_all_in_one(int on_device) {
+    placement p = {.name = "all in one", .n_micro_batches = 2, .micro_batch = 2};
+    p.weights[on_device ? SL_TIER_GPU : SL_TIER_CPU] = 1;
+    return p;
+}
+
+static void set_shares(sl_shares *to, const double from[SL_TIER_COUNT], int has_device) {
+    for (int t = 0; t < SL_TIER_COUNT; t++) to->frac[t] = from[t];
+    if (has_device) return;
+    to->frac[SL_TIER_CPU] += to->frac[SL_TIER_GPU];
+    to->frac[SL_TIER_GPU] = 0;
+}
+
+static sl_policy policy_of(const placement *p, sl_dtype weights, sl_dtype cache,
+                           const char *disk_dir, int has_device) {
+    sl_policy policy;
+    sl_policy_init(&policy);
+    policy.micro_batch = p->micro_batch;
+    policy.num_micro_batches = p->n_micro_batches;
+    policy.max_rows = 32;
+    policy.max_context = 96;
+    policy.cpu_budget_bytes = 256 << 20;
+    policy.disk_dir = disk_dir;
+    policy.disk_budget_bytes = 256 << 20;
+    policy.weights_dtype = weights;
+    policy.cache_dtype = cache;
+    policy.host_attends = p->host_attends;
+    policy.sparsity = p->sparsity;
+    policy.no_overlap = p->no_overlap;
+    set_shares(&policy.weights, p->weights, has_device);
+    set_shares(&policy.cache, p->cache, 1); /* the engine itself knows where there is no gpu */
+    set_shares(&policy.hidden, p->hidden, 1);
+    return policy;
+}
+
+/* Prompts of 1, 12, 23, ... tokens: shorter and longer than a page, in one chunk and in several. */
+static sl_status submit(sl_engine *e, int vocab, intptr_t i) {
+    int32_t prompt[80];
+    const int n = 1 + 11 * (int)i;
+    for (int j = 0; j < n; j++)
+        prompt[j] = (int32_t)(sl_rng_at((uint64_t)i, (uint64_t)j) % (uint64_t)vocab);
+    const sl_engine_request r = {.prompt = prompt,
+                                 .n_prompt = n,
+                                 .max_tokens = PLACEMENT_TOKENS,
+                                 .n = 1,
+                                 .sampling = {.top_p = 1, .repetition_penalty = 1, .n_logprobs = 2},
+                                 .user = (void *)i};
+    uint64_t id;
+    return sl_engine_submit(e, &r, &id);
+}
+
+static sl_status drive(sl_engine *e, int vocab, placement_outcome *out) {
+    int n_answers = 0;
+    for (intptr_t i = 0; i < PLACEMENT_REQUESTS; i++) SL_TRY(submit(e, vocab, i));
+    sl_engine_finish(e);
+    for (int done = 0; !done;) {
+        SL_TRY(sl_engine_step(e, &done));
+        const sl_engine_result *res = NULL;
+        while (sl_engine_take(e, &res) == SL_OK && res) {
+            memcpy(out->token[(intptr_t)res->user], res->choices[0].tokens, sizeof out->token[0]);
+            sl_engine_release(e, res);
+            n_answers++;
+        }
+    }
+    if (n_answers != PLACEMENT_REQUESTS)
+        return SL_FAIL(SL_ERR_ARG, "%d answers, expected %d", n_answers, (int)PLACEMENT_REQUESTS);
+    return SL_OK;
+}
+
+static sl_status check_stats(const sl_engine_stats *s, const sl_policy *p) {
+    if (s->n_steady_allocs || s->n_drains)
+        return SL_FAIL(SL_ERR_ARG, "%d allocations and %d waits for the device, expected none",
+                       (int)s->n_steady_allocs, (int)s->n_drains);
+    if (s->pages_free != s->pages_total)
+        return SL_FAIL(SL_ERR_ARG, "%d of %d pages are free at the end", s->pages_free,
+                       s->pages_total);
+    if (s->gpu_peak_bytes > s->gpu_budget_bytes || s->cpu_peak_bytes > p->cpu_budget_bytes ||
+        s->disk_peak_bytes > p->disk_budget_bytes)
+        return SL_FAIL(SL_ERR_ARG, "a tier is over its budget");
+    return SL_OK;
+}
+
+sl_status placement_run(const char *model, const placement *p, sl_dtype weights, sl_dtype cache,
+                        const char *disk_dir, const placement_parts *parts, int has_device,
+                        placement_outcome *out) {
+    sl_status st = SL_OK;
+    char path[600];
+    sl_source *source = NULL;
+    sl_transport *t = NULL;
+    sl_engine *e = NULL;
+    sl_backend *be = NULL;
+    sl_policy policy = policy_of(p, weights, cache, disk_dir, has_device);
+    snprintf(path, sizeof path, "%s/golden/models/%s", SL_TESTS_DIR, model);
+    SL_GO(parts->open(&be, &policy.host_attention));
+    SL_GO(sl_source_open(path, 0, &source));
+    SL_GO(sl_transport_open_loopback(&t));
+    SL_GO(sl_engine_open(source, be, t, &policy, NULL, &e));
+    SL_GO(drive(e, sl_source_config(source)->vocab, out));
+    sl_engine_get_stats(e, &out->stats);
+    SL_GO(check_stats(&out->stats, &policy));
+
+fail:
+    sl_engine_close(e);
+    sl_transport_close(t);
+    sl_source_close(source);
+    sl_host_attention_close(policy.host_attention);
+    sl_backend_close(be);
+    return st;
+}
+
+int placement_compare(const char *what, const placement_outcome *found,
+                      const placement_outcome *expected, float close) {
+    int n = 0;
+    for (int r = 0; r < PLACEMENT_REQUESTS; r++) {
+        for (int k = 0; k < PLACEMENT_TOKENS; k++, n++) {
+            const sl_choice *x = &expected->token[r][k], *y = &found->token[r][k];
+            if (x->id == y->id) continue;
+            const float margin = x->top[0].logprob - x->top[1].logprob;
+            if (margin < close) break;
+            fprintf(stderr, "%s: request %d, token %d is %d, expected %d by a margin of %g\n", what,
+                    r, k, (int)y->id, (int)x->id, (double)margin);
+            return -1;
+        }
+    }
+    return n;
+}

@@ -1,0 +1,56 @@
+/* placements.h - runs tiny models under many placements of weights, cache and hidden states, and
+ * compares their tokens.
+ *
+ * The same table serves CPU and GPU tests.
+ */
+#ifndef SL_TESTS_PLACEMENTS_H
+#define SL_TESTS_PLACEMENTS_H
+
+#include "engine/engine.h"
+
+enum { PLACEMENT_REQUESTS = 7, PLACEMENT_TOKENS = 12 };
+
+typedef struct {
+    const char *name;
+    double weights[SL_TIER_COUNT], cache[SL_TIER_COUNT], hidden[SL_TIER_COUNT];
+    double host_attends;
+    int n_micro_batches, micro_batch;
+    float sparsity;
+    int no_overlap;
+} placement;
+
+/* Every tier alone, every mixture, 1 to 5 micro-batches, host attention 0, half and all, sparse at
+ * 1.0, without overlap. */
+extern const placement placements[];
+extern const int n_placements;
+
+/* Weights and cache: f16 and f16, q8 and q8, q4 and q4, q4 and f16. */
+extern const sl_dtype placement_precisions[][2];
+enum { N_PLACEMENT_PRECISIONS = 4 };
+
+typedef struct {
+    sl_choice token[PLACEMENT_REQUESTS][PLACEMENT_TOKENS];
+    sl_engine_stats stats;
+} placement_outcome;
+
+/* How a test gets what computes; closed by the run. */
+typedef struct {
+    sl_status (*open)(sl_backend **backend_out, sl_host_attention **host_out);
+} placement_parts;
+
+/* Everything in the computing tier, with these precisions. */
+placement placement_all_in_one(int on_device);
+
+/* Runs distinct, ragged prompts; checks that the steady state allocated nothing, that all pages
+ * came back and that no tier exceeded its budget.  has_device 0: the gpu's shares go to the cpu.
+ * Errors: the engine's, or SL_ERR_ARG naming what does not hold. */
+sl_status placement_run(const char *model, const placement *p, sl_dtype weights, sl_dtype cache,
+                        const char *disk_dir, const placement_parts *parts, int has_device,
+                        placement_outcome *out);
+
+/* Number of tokens compared; -1 (said on stderr) where one differs although the best two of
+ * `expected` were further apart than `close`. */
+int placement_compare(const char *what, const placement_outcome *found,
+                      const placement_outcome *expected, float close);
+
+#endif
