@@ -1,11 +1,11 @@
 #include "cpu/cpu_backend.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "cpu/cpu_check.h"
+#include "cpu/cpu_choose.h"
 #include "cpu/cpu_ops.h"
 #include "cpu/cpu_reference.h"
 #include "cpu/cpu_state.h"
@@ -218,56 +218,19 @@ static const sl_backend_ops cpu_ops = {
     .page_copy = page_copy,
 };
 
-/* Processors that this process may run on: what taskset, mpirun's binding or a container left. */
-static int allowed_processors(void) {
-    /* The mask has to be as large as the kernel's; 8192 processors are the most that Linux has. */
-    enum { MAX_PROCESSORS = 8192 };
-    const size_t bytes = CPU_ALLOC_SIZE(MAX_PROCESSORS);
-    cpu_set_t *set = CPU_ALLOC(MAX_PROCESSORS);
-    int n = 1;
-    if (set && sched_getaffinity(0, bytes, set) == 0) n = CPU_COUNT_S(bytes, set);
-    CPU_FREE(set);
-    return n > 0 ? n : 1;
-}
-
-static sl_status choose_kernels(const sl_cpu_options *options, const sl_cpu_kernels **out) {
-    const sl_cpu_kernels *plain = sl_cpu_kernels_plain();
-    const sl_cpu_kernels *avx2 = sl_cpu_kernels_avx2();
-    const sl_cpu_kernels *avx512 = sl_cpu_kernels_avx512();
-    switch (options->simd) {
-    case SL_CPU_AUTO:
-        *out = options->reference ? plain : avx512 ? avx512 : avx2 ? avx2 : plain;
-        return SL_OK;
-    case SL_CPU_PLAIN_C:
-        *out = plain;
-        return SL_OK;
-    case SL_CPU_AVX2:
-        if (!avx2) return SL_FAIL(SL_ERR_ARG, "cpu backend: this processor has no avx2");
-        *out = avx2;
-        return SL_OK;
-    case SL_CPU_AVX512:
-        if (!avx512) return SL_FAIL(SL_ERR_ARG, "cpu backend: this processor has no avx512");
-        *out = avx512;
-        return SL_OK;
-    }
-    return SL_FAIL(SL_ERR_ARG, "cpu backend: unknown instruction set %d", (int)options->simd);
-}
-
 sl_status sl_cpu_backend_open(const sl_cpu_options *options, sl_backend **out) {
     if (!options || !out) return SL_FAIL(SL_ERR_ARG, "cpu backend: no options or no result");
     if (options->n_threads < 0)
         return SL_FAIL(SL_ERR_ARG, "cpu backend: %d threads", options->n_threads);
     const sl_cpu_kernels *kernels = NULL;
-    SL_TRY(choose_kernels(options, &kernels));
+    const int is_plain = options->reference && options->simd == SL_CPU_AUTO;
+    SL_TRY(sl_cpu_choose_kernels(is_plain ? SL_CPU_PLAIN_C : options->simd, &kernels));
 
     sl_cpu *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return SL_FAIL(SL_ERR_NOMEM, "cpu backend: no %zu bytes for its state", sizeof *cpu);
-    const int allowed = allowed_processors();
     cpu->ops = cpu_ops;
     cpu->base.ops = &cpu->ops;
-    cpu->n_threads =
-        options->n_threads == 0 || options->n_threads > allowed ? allowed : options->n_threads;
-    if (options->reference) cpu->n_threads = 1;
+    cpu->n_threads = options->reference ? 1 : sl_cpu_choose_threads(options->n_threads);
     cpu->reference = options->reference != 0;
     cpu->kernels = kernels;
     sl_status st = SL_OK;
