@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "cpu/cpu_backend.h"
+#include "cpu/cpu_host_attention.h"
 #ifdef SL_CUDA
 #include "cuda/cuda_backend.h"
 #endif
@@ -24,7 +25,7 @@ const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", NULL};
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 void sl_setup_options_init(sl_setup_options *options) {
-    *options = (sl_setup_options){0};
+    *options = (sl_setup_options){.cpu_attention = 100};
 }
 
 sl_status sl_setup_agree(const sl_setup *setup, sl_status mine) {
@@ -44,6 +45,7 @@ sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *option
 
 void sl_setup_close(sl_setup *setup) {
     sl_engine_close(setup->engine);
+    sl_host_attention_close(setup->host_attention);
     sl_backend_close(setup->backend);
     sl_tokenizer_close(setup->tokenizer);
     sl_source_close(setup->source);
@@ -143,17 +145,28 @@ static sl_status choose_disk_budget(const sl_setup *setup, size_t *out) {
     return SL_OK;
 }
 
-/* "--weights-at GPU,CPU" in percent; what is left lives on disk. */
-static sl_status read_shares(const sl_setup_options *o, sl_shares *out) {
-    if (o->weights_at.n == 0) return SL_OK;
-    const int *percent = o->weights_at.values;
-    if (o->weights_at.n != 2 || percent[0] + percent[1] > 100)
+/* Two percentages, gpu and cpu; the rest is disk's. */
+static sl_status read_shares(const char *name, const int *percent, int n, sl_shares *out) {
+    if (n != 2 || percent[0] + percent[1] > 100)
         return SL_FAIL(SL_ERR_ARG,
-                       "--weights-at: expected two percentages that sum to at most 100, "
-                       "such as 20,80");
+                       "--%s: expected two percentages that sum to at most 100, such as 20,80",
+                       name);
     out->frac[SL_TIER_GPU] = percent[0] / 100.0;
     out->frac[SL_TIER_CPU] = percent[1] / 100.0;
     out->frac[SL_TIER_DISK] = (100 - percent[0] - percent[1]) / 100.0;
+    return SL_OK;
+}
+
+static sl_status read_placement(const sl_setup_options *o, sl_policy *policy) {
+    sl_shares *const shares[] = {&policy->weights, &policy->cache, &policy->hidden};
+    const sl_option_ints *const each[] = {&o->weights_at, &o->cache_at, &o->hidden_at};
+    const char *const names[] = {"weights-at", "cache-at", "hidden-at"};
+    if (o->percent.n != 0 && o->percent.n != 6)
+        return SL_FAIL(SL_ERR_ARG, "--percent: found %d numbers, expected six", o->percent.n);
+    for (int i = 0; i < 3; i++) {
+        if (o->percent.n) SL_TRY(read_shares("percent", o->percent.values + 2 * i, 2, shares[i]));
+        if (each[i]->n) SL_TRY(read_shares(names[i], each[i]->values, each[i]->n, shares[i]));
+    }
     return SL_OK;
 }
 
@@ -222,7 +235,8 @@ static sl_status open_cuda(sl_setup *setup, int n_devices) {
     sl_cuda_options cuda = {.device = device,
                             .memory_bytes = setup->options->gpu_mem_bytes,
                             .max_rows = p->max_rows,
-                            .n_bound = 2 * (p->num_micro_batches ? p->num_micro_batches : 8)};
+                            .n_bound = SL_BOUND_PER_BATCH *
+                                       (p->num_micro_batches ? p->num_micro_batches : 2)};
     if (cuda.memory_bytes == 0) {
         size_t free_bytes;
         SL_TRY(sl_cuda_free_bytes(device, &free_bytes));
@@ -249,6 +263,19 @@ static sl_status open_backend(sl_setup *setup) {
     return open_cpu(setup);
 }
 
+/* Threads that attend on the host beside a device, where some sequences want it.  One processor is
+ * left to the thread that drives the device. */
+static sl_status open_host_attention(sl_setup *setup) {
+    const sl_policy *p = &setup->policy;
+    const double below = p->cache.frac[SL_TIER_CPU] + p->cache.frac[SL_TIER_DISK];
+    if (!setup->backend->ops->device || below == 0.0 || p->host_attends == 0.0) return SL_OK;
+    const sl_cpu_host_options options = {.n_threads =
+                                             setup->n_threads > 1 ? setup->n_threads - 1 : 1};
+    SL_TRY(sl_cpu_host_attention_open(&options, &setup->host_attention));
+    setup->policy.host_attention = setup->host_attention;
+    return SL_OK;
+}
+
 static sl_status set_policy(sl_setup *setup) {
     const sl_setup_options *o = setup->options;
     sl_policy_init(&setup->policy);
@@ -262,12 +289,15 @@ static sl_status set_policy(sl_setup *setup) {
     setup->policy.cpu_budget_bytes = o->cpu_mem_bytes;
     setup->policy.layers_per_rank = o->layers.n ? o->layers.values : NULL;
     setup->policy.disk_dir = o->disk_dir;
+    setup->policy.host_attends = o->cpu_attention / 100.0;
+    setup->policy.sparsity = (float)o->attn_sparsity;
+    setup->policy.no_overlap = o->no_overlap;
     setup->policy.disk_budget_bytes = o->disk_mem_bytes;
     if (o->disk_dir && o->disk_mem_bytes == 0)
         SL_TRY(choose_disk_budget(setup, &setup->policy.disk_budget_bytes));
     if (setup->policy.cpu_budget_bytes == 0)
         SL_TRY(choose_budget(setup, &setup->policy.cpu_budget_bytes));
-    return read_shares(o, &setup->policy.weights);
+    return read_placement(o, &setup->policy);
 }
 
 sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token) {
@@ -278,6 +308,7 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
 
     sl_status st = set_policy(setup);
     if (st == SL_OK) st = open_backend(setup);
+    if (st == SL_OK) st = open_host_attention(setup);
     SL_TRY(sl_setup_agree(setup, st));
     SL_TRY(sl_engine_open(setup->source, setup->backend, setup->transport, &setup->policy, on_token,
                           &setup->engine));

@@ -31,6 +31,10 @@ typedef struct {
     int n_threads;
     uint64_t seed;
     sl_option_ints layers;
+    sl_option_ints cache_at, hidden_at, percent;
+    int cpu_attention; /* percent */
+    double attn_sparsity;
+    int no_overlap;
     const char *metrics_path;
     int quiet;
 } sl_setup_options;
@@ -182,6 +186,71 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda" */
          100,                                                                                      \
          NULL,                                                                                     \
          NULL},                                                                                    \
+        {"cache-at",                                                                               \
+         0,                                                                                        \
+         SL_OPTION_INTS,                                                                           \
+         &(o).cache_at,                                                                            \
+         "GPU,CPU",                                                                                \
+         "Percent of the sequences whose keys and values live on the GPU and in host memory, the " \
+         "rest on disk. Default: all where it is computed.",                                       \
+         0,                                                                                        \
+         100,                                                                                      \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"hidden-at",                                                                              \
+         0,                                                                                        \
+         SL_OPTION_INTS,                                                                           \
+         &(o).hidden_at,                                                                           \
+         "GPU,CPU",                                                                                \
+         "The same for hidden states between layers.",                                             \
+         0,                                                                                        \
+         100,                                                                                      \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"percent",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_INTS,                                                                           \
+         &(o).percent,                                                                             \
+         "WG,WC,CG,CC,HG,HC",                                                                      \
+         "The three at once, as FlexGen's --percent: weights, cache and hidden states, of each "   \
+         "the percent on the GPU and in host memory.",                                             \
+         0,                                                                                        \
+         100,                                                                                      \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"cpu-attention",                                                                          \
+         0,                                                                                        \
+         SL_OPTION_INT,                                                                            \
+         &(o).cpu_attention,                                                                       \
+         "PERCENT",                                                                                \
+         "Of the sequences whose cache does not live on the GPU, those whose attention the "       \
+         "processors compute while decoding; the cache of the others is copied to the GPU. "       \
+         "Default 100.",                                                                           \
+         0,                                                                                        \
+         100,                                                                                      \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"attn-sparsity",                                                                          \
+         0,                                                                                        \
+         SL_OPTION_REAL,                                                                           \
+         &(o).attn_sparsity,                                                                       \
+         "F",                                                                                      \
+         "While decoding, take only the values of this share of the keys, those with the largest " \
+         "weights of each head: an approximation. Default: all.",                                  \
+         1e-6,                                                                                     \
+         1,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"no-overlap",                                                                             \
+         0,                                                                                        \
+         SL_OPTION_FLAG,                                                                           \
+         &(o).no_overlap,                                                                          \
+         NULL,                                                                                     \
+         "Do one thing at a time instead of computing while data moves: for comparison.",          \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
         {"backend",                                                                                \
          0,                                                                                        \
          SL_OPTION_CHOICE,                                                                         \
@@ -247,6 +316,7 @@ typedef struct {
     sl_model_config config;  /* copy of the source's */
     sl_tokenizer *tokenizer; /* first rank only, if wanted and the model has one */
     sl_backend *backend;
+    sl_host_attention *host_attention; /* beside a device */
     sl_engine *engine;
     sl_policy policy; /* as chosen */
     char backend_name[32];

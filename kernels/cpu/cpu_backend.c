@@ -77,6 +77,7 @@ void sl_cpu_for_rows(sl_cpu *cpu, double work, int n_rows, sl_cpu_row_range *com
 
 static void backend_close(sl_backend *be) {
     sl_cpu *cpu = sl_cpu_of(be);
+    sl_cpu_sparse_close(cpu->sparse);
     sl_cpu_team_close(cpu->team);
     sl_cpu_device_close(cpu->device);
     buffer_free(&cpu->shared);
@@ -158,6 +159,15 @@ static sl_status attend(sl_backend *be, void *out, const void *q, int ldq, int n
     return SL_OK;
 }
 
+static sl_status attend_sparse(sl_backend *be, void *out, const void *q, int ldq, int n_heads,
+                               const sl_kv_view *cache, float scale, int window, float sparsity,
+                               const sl_rows *rows) {
+    SL_TRY(sl_cpu_check_attend(out, q, ldq, n_heads, cache, window, rows));
+    if (rows->n_rows == 0) return SL_OK;
+    return sl_cpu_attend_sparse(sl_cpu_of(be), out, q, ldq, n_heads, cache, scale, window, sparsity,
+                                rows);
+}
+
 static sl_status activate(sl_backend *be, void *y, const void *g, const void *u, int ld,
                           sl_activation act, int n_rows, int n_cols) {
     SL_TRY(sl_cpu_check_activate(y, g, ld, act, n_rows, n_cols));
@@ -211,6 +221,7 @@ static const sl_backend_ops cpu_ops = {
     .rope = rope,
     .kv_append = kv_append,
     .attend = attend,
+    .attend_sparse = attend_sparse,
     .activate = activate,
     .add = add,
     .gather = gather,

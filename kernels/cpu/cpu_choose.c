@@ -41,3 +41,9 @@ sl_status sl_cpu_choose_kernels(sl_cpu_simd simd, const sl_cpu_kernels **out) {
     }
     return SL_FAIL(SL_ERR_ARG, "cpu backend: unknown instruction set %d", (int)simd);
 }
+
+const sl_cpu_host_kernels *sl_cpu_choose_host_kernels(const sl_cpu_kernels *kernels) {
+    return kernels == sl_cpu_kernels_avx512() ? sl_cpu_host_kernels_avx512()
+           : kernels == sl_cpu_kernels_avx2() ? sl_cpu_host_kernels_avx2()
+                                              : sl_cpu_host_kernels_plain();
+}

@@ -6,6 +6,7 @@
 #define SL_CPU_CHOOSE_H
 
 #include "cpu/cpu_backend.h"
+#include "cpu/cpu_host_kernels.h"
 #include "cpu/cpu_kernels.h"
 
 /* AUTO is the widest instruction set that the processor has.
@@ -14,5 +15,8 @@ sl_status sl_cpu_choose_kernels(sl_cpu_simd simd, const sl_cpu_kernels **out);
 
 /* `wanted` threads, but no more than the processors that this process may run on; 0: all those. */
 int sl_cpu_choose_threads(int wanted);
+
+/* The kernels of host attention for the same instruction set. */
+const sl_cpu_host_kernels *sl_cpu_choose_host_kernels(const sl_cpu_kernels *kernels);
 
 #endif

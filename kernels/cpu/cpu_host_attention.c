@@ -162,12 +162,6 @@ static const sl_host_attention_ops queue_ops = {.close = queue_close,
                                                 .is_done = queue_is_done,
                                                 .get_stats = queue_get_stats};
 
-static const sl_cpu_host_kernels *host_kernels(const sl_cpu_kernels *kernels) {
-    return kernels == sl_cpu_kernels_avx512() ? sl_cpu_host_kernels_avx512()
-           : kernels == sl_cpu_kernels_avx2() ? sl_cpu_host_kernels_avx2()
-                                              : sl_cpu_host_kernels_plain();
-}
-
 static sl_status start_driver(queue *q) {
     sigset_t all, before;
     sigfillset(&all);
@@ -195,7 +189,7 @@ sl_status sl_cpu_host_attention_open(const sl_cpu_host_options *options, sl_host
     pthread_cond_init(&q->wake, NULL);
     q->host.n_threads = sl_cpu_choose_threads(options->n_threads);
     q->host.kernels = kernels;
-    q->host.host = host_kernels(kernels);
+    q->host.host = sl_cpu_choose_host_kernels(kernels);
     SL_GO(sl_cpu_team_open(q->host.n_threads, &q->host.team));
     SL_GO(start_driver(q)); /* the driver is the team's first thread */
     *out = &q->base;

@@ -19,8 +19,8 @@ static sl_status check_format(const sl_kv_format *f) {
                        sl_dtype_name(f->dtype), f->n_kv_heads, f->head_dim);
     const sl_kv_format made = sl_kv_format_make(f->dtype, f->n_kv_heads, f->head_dim);
     if (f->head_bytes != made.head_bytes || f->half_bytes != made.half_bytes ||
-        f->page_bytes != made.page_bytes)
-        return SL_FAIL(SL_ERR_ARG, "host attention: pages of %zu bytes, expected %zu",
+        f->page_bytes < made.page_bytes)
+        return SL_FAIL(SL_ERR_ARG, "host attention: pages of %zu bytes, expected at least %zu",
                        f->page_bytes, made.page_bytes);
     return SL_OK;
 }
@@ -29,14 +29,14 @@ static sl_status check_rows(const sl_host_job *job) {
     const int head_dim = job->format.head_dim, n_kv_heads = job->format.n_kv_heads;
     if (job->n_rows < 0) return SL_FAIL(SL_ERR_ARG, "host attention: %d rows", job->n_rows);
     if (job->n_rows == 0) return SL_OK;
-    if (!job->row || !job->q || !job->k || !job->v || !job->out)
+    if (!job->row || !job->q || !job->k != !job->v || !job->out)
         return SL_FAIL(SL_ERR_ARG, "host attention: %d rows, of which something is null",
                        job->n_rows);
     const int64_t q_cols = (int64_t)job->n_heads * head_dim;
     if (job->ldq < q_cols || job->ldo < q_cols)
         return SL_FAIL(SL_ERR_ARG, "host attention: %d heads of %d in rows of %d, results in %d",
                        job->n_heads, head_dim, job->ldq, job->ldo);
-    if (job->ldkv < (int64_t)n_kv_heads * head_dim)
+    if (job->k && job->ldkv < (int64_t)n_kv_heads * head_dim)
         return SL_FAIL(SL_ERR_ARG, "host attention: %d key heads of %d in rows of %d", n_kv_heads,
                        head_dim, job->ldkv);
     for (int r = 0; r < job->n_rows; r++)
@@ -270,7 +270,7 @@ static void run_item(void *context, int number, int thread) {
     item.first = first_key(w->job, item.row);
     item.last = item.row->n_tokens;
 
-    append(w, &item, &s);
+    if (w->job->k) append(w, &item, &s);
     load_queries(w, &item, &s);
     const int n = item.n_heads * w->group;
     memset(s.mean, 0, (size_t)n * w->mean_floats * sizeof *s.mean);

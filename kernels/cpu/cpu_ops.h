@@ -18,6 +18,10 @@ sl_status sl_cpu_linear(sl_cpu *cpu, float *y, int ldy, const float *x, const sl
 /* cpu_attention.c */
 sl_status sl_cpu_attend(sl_cpu *cpu, float *out, const float *q, int ldq, int n_heads,
                         const sl_kv_view *cache, float scale, int window, const sl_rows *rows);
+/* cpu_sparse.c; as the operator attend_sparse. */
+sl_status sl_cpu_attend_sparse(sl_cpu *cpu, float *out, const float *q, int ldq, int n_heads,
+                               const sl_kv_view *cache, float scale, int window, float sparsity,
+                               const sl_rows *rows);
 void sl_cpu_kv_append(sl_cpu *cpu, const sl_kv_view *cache, const float *k, const float *v, int ld,
                       const sl_rows *rows);
 void sl_cpu_page_copy(const sl_kv_view *cache, int32_t from, int32_t to);

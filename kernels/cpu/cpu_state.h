@@ -27,11 +27,12 @@ typedef struct {
     int reference;
     sl_cpu_team *team;
     const sl_cpu_kernels *kernels;
-    sl_cpu_buffer shared;     /* of one operator call, read by the whole team */
-    sl_cpu_buffer own;        /* n_threads parts, one for each thread of the team */
-    size_t own_bytes;         /* of one part */
-    sl_cpu_buffer rope_table; /* cosines and sines of positions [0, rope_positions) */
-    sl_cpu_buffer rope_freq;  /* the frequencies that the table was made with */
+    struct sl_cpu_sparse *sparse; /* cpu_sparse.c's, made with its first use */
+    sl_cpu_buffer shared;         /* of one operator call, read by the whole team */
+    sl_cpu_buffer own;            /* n_threads parts, one for each thread of the team */
+    size_t own_bytes;             /* of one part */
+    sl_cpu_buffer rope_table;     /* cosines and sines of positions [0, rope_positions) */
+    sl_cpu_buffer rope_freq;      /* the frequencies that the table was made with */
     int rope_positions;
     int rope_half; /* frequencies in rope_freq */
 } sl_cpu;
@@ -39,6 +40,8 @@ typedef struct {
 static inline sl_cpu *sl_cpu_of(sl_backend *be) {
     return (sl_cpu *)be;
 }
+
+void sl_cpu_sparse_close(struct sl_cpu_sparse *sparse);
 
 /* Makes `buffer` hold at least `bytes`; its content is lost when it grows.
  * Errors: SL_ERR_NOMEM naming `what`. */

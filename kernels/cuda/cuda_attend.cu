@@ -84,8 +84,8 @@ extern "C" sl_status sl_cuda_attend_any(void *out, const void *q, int ldq, int n
 
 extern "C" sl_status sl_cuda_attend(void *out, const void *q, int ldq, int n_heads,
                                     const sl_kv_view *cache, float scale, int window,
-                                    const sl_cuda_rows *rows, void *scratch, size_t scratch_bytes,
-                                    cudaStream_t stream) {
+                                    float sparsity, const sl_cuda_rows *rows, void *scratch,
+                                    size_t scratch_bytes, cudaStream_t stream) {
     SL_TRY(sl_cuda_check_cache("attend", cache));
     const sl_kv_format *f = &cache->format;
     if (n_heads < 1 || n_heads % f->n_kv_heads != 0)
@@ -97,15 +97,20 @@ extern "C" sl_status sl_cuda_attend(void *out, const void *q, int ldq, int n_hea
     if (!(scale > 0.0f)) return SL_FAIL(SL_ERR_ARG, "attend with a scale of %g", (double)scale);
     if (window < 0) return SL_FAIL(SL_ERR_ARG, "attend with a window of %d", window);
     const sl_cuda_pages pages = sl_cuda_pages_of(cache);
-    if (f->head_dim % 8 != 0 || f->head_dim > 256 || (uintptr_t)cache->base % 16 != 0)
-        return sl_cuda_attend_any(out, q, ldq, n_heads, &pages, scale, window, rows, stream);
     const int n_decode = rows->n_decode, n_prefill = rows->n_segments - n_decode;
-    if (f->head_dim == 64 || f->head_dim == 128)
+    const int any = f->head_dim % 8 != 0 || f->head_dim > 256 || (uintptr_t)cache->base % 16 != 0;
+    if (any) /* decode rows that are to be sparse are then done again */
+        SL_TRY(sl_cuda_attend_any(out, q, ldq, n_heads, &pages, scale, window, rows, stream));
+    if (sparsity > 0.0f)
+        SL_TRY(sl_cuda_attend_sparse(out, q, ldq, n_heads, &pages, scale, window, sparsity, rows,
+                                     scratch, scratch_bytes, stream));
+    else if (!any && (f->head_dim == 64 || f->head_dim == 128))
         SL_TRY(sl_cuda_attend_split(out, q, ldq, n_heads, &pages, scale, window, rows, scratch,
                                     scratch_bytes, stream));
-    else
+    else if (!any)
         SL_TRY(sl_cuda_attend_tiled(out, q, ldq, n_heads, &pages, scale, window, rows, 0, n_decode,
                                     1, stream));
+    if (any) return SL_OK;
     return sl_cuda_attend_tiled(out, q, ldq, n_heads, &pages, scale, window, rows, n_decode,
                                 n_prefill, rows->max_prefill_rows, stream);
 }

@@ -111,14 +111,20 @@ static sl_status kv_append(sl_backend *be, const sl_kv_view *cache, const void *
     return sl_cuda_kv_append(cache, k, v, ld, &b->rows, sl_cuda_compute(sl_cuda_of(be)));
 }
 
-static sl_status attend(sl_backend *be, void *out, const void *q, int ldq, int n_heads,
-                        const sl_kv_view *cache, float scale, int window, const sl_rows *rows) {
+static sl_status attend_sparse(sl_backend *be, void *out, const void *q, int ldq, int n_heads,
+                               const sl_kv_view *cache, float scale, int window, float sparsity,
+                               const sl_rows *rows) {
     sl_cuda *cuda = sl_cuda_of(be);
     const sl_cuda_bound *b;
     SL_TRY(covered_rows(cuda, "attend", rows, &b));
     SL_TRY(check_shape("attend", out, q, b->rows.n_rows, n_heads));
-    return sl_cuda_attend(out, q, ldq, n_heads, cache, scale, window, &b->rows, cuda->partial,
-                          cuda->attend_bytes, sl_cuda_compute(cuda));
+    return sl_cuda_attend(out, q, ldq, n_heads, cache, scale, window, sparsity, &b->rows,
+                          cuda->partial, cuda->attend_bytes, sl_cuda_compute(cuda));
+}
+
+static sl_status attend(sl_backend *be, void *out, const void *q, int ldq, int n_heads,
+                        const sl_kv_view *cache, float scale, int window, const sl_rows *rows) {
+    return attend_sparse(be, out, q, ldq, n_heads, cache, scale, window, 0.0f, rows);
 }
 
 static sl_status activate(sl_backend *be, void *y, const void *g, const void *u, int ld,
@@ -165,6 +171,7 @@ static const sl_backend_ops cuda_ops = {
     .rope = rope,
     .kv_append = kv_append,
     .attend = attend,
+    .attend_sparse = attend_sparse,
     .activate = activate,
     .add = add,
     .gather = gather,

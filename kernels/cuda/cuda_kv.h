@@ -30,6 +30,7 @@ sl_status sl_cuda_kv_append(const sl_kv_view *cache, const void *k, const void *
  *   out      device, f16, [n_rows, n_heads * head_dim], dense
  *   q        device, f16, [n_rows, ldq], the first n_heads * head_dim columns
  *   window   0: no limit;  scale: of the scores, > 0
+ *   sparsity of single rows: 0: dense, else as the operator attend_sparse says
  *   scratch  device, scratch_bytes: partial results of long sequences; at least
  *            sl_cuda_attend_scratch() of them.  Used until the queued work is done.
  *
@@ -40,14 +41,15 @@ sl_status sl_cuda_kv_append(const sl_kv_view *cache, const void *k, const void *
  * Errors: SL_ERR_ARG, SL_ERR_DEVICE.
  * Source: Dao 2023 (FlashAttention-2, online softmax); Dao et al. 2023 (Flash-Decoding). */
 sl_status sl_cuda_attend(void *out, const void *q, int ldq, int n_heads, const sl_kv_view *cache,
-                         float scale, int window, const sl_cuda_rows *rows, void *scratch,
-                         size_t scratch_bytes, cudaStream_t stream);
+                         float scale, int window, float sparsity, const sl_cuda_rows *rows,
+                         void *scratch, size_t scratch_bytes, cudaStream_t stream);
 
 /* The least scratch for sequences of up to max_tokens: one sequence's partial results. */
 size_t sl_cuda_attend_scratch(int max_tokens, int n_heads, int head_dim);
 
 /* The parts of sl_cuda_attend(): segments [first, first + n) by the tiled kernel, decode segments
- * by the splitting one, and every row by a plain one that takes any head_dim. */
+ * by the splitting one or by the sparse one, and every row by a plain one that takes any
+ * head_dim. */
 sl_status sl_cuda_attend_tiled(void *out, const void *q, int ldq, int n_heads,
                                const sl_cuda_pages *pages, float scale, int window,
                                const sl_cuda_rows *rows, int first, int n, int max_rows,
@@ -56,6 +58,10 @@ sl_status sl_cuda_attend_split(void *out, const void *q, int ldq, int n_heads,
                                const sl_cuda_pages *pages, float scale, int window,
                                const sl_cuda_rows *rows, void *scratch, size_t scratch_bytes,
                                cudaStream_t stream);
+sl_status sl_cuda_attend_sparse(void *out, const void *q, int ldq, int n_heads,
+                                const sl_cuda_pages *pages, float scale, int window,
+                                float sparsity, const sl_cuda_rows *rows, void *scratch,
+                                size_t scratch_bytes, cudaStream_t stream);
 sl_status sl_cuda_attend_any(void *out, const void *q, int ldq, int n_heads,
                              const sl_cuda_pages *pages, float scale, int window,
                              const sl_cuda_rows *rows, cudaStream_t stream);

@@ -38,7 +38,8 @@ typedef struct {
     const sl_host_row *row; /* [n_rows] */
     const void *q;          /* [n_rows, ldq]: n_heads * head_dim columns */
     int ldq;                /* elements */
-    const void *k, *v;      /* [n_rows, ldkv]: n_kv_heads * head_dim columns, appended first */
+    const void *k, *v;      /* [n_rows, ldkv]: n_kv_heads * head_dim columns, appended first; both
+                             * NULL: they are in the pages already */
     int ldkv;
     void *out; /* [n_rows, ldo]: n_heads * head_dim columns written */
     int ldo;

@@ -44,7 +44,9 @@ static sl_status sizes(const sl_hidden_options *o, size_t home[SL_TIER_COUNT], s
     split(o, o->max_rows, rows);
     for (int t = 0; t < SL_TIER_COUNT; t++) {
         home[t] = 0;
-        if (o->shares.frac[t] == 0.0 && rows[t] == 0) continue;
+        const double frac =
+            o->shares.frac[t] + (t == SL_TIER_CPU && !o->gpu ? o->shares.frac[SL_TIER_GPU] : 0.0);
+        if (frac == 0.0 || (t == SL_TIER_GPU && !o->gpu)) continue;
         /* Rounding may give a home up to two rows more of a smaller number of rows. */
         SL_TRY(sl_size_mul((size_t)rows[t] + 2, o->row_bytes, &home[t]));
         home[t] = sl_align_up(home[t], SL_DISK_ALIGN);

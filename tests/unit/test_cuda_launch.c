@@ -65,12 +65,17 @@ static void attention_refuses_caches_and_heads(void **state) {
     char page[16];
     sl_kv_view cache = {sl_kv_format_make(SL_DTYPE_F32, 2, 64), page};
     const sl_cuda_rows rows = {.n_rows = 1};
-    refused(sl_cuda_attend(NULL, NULL, 256, 4, &cache, 1.0f, 0, &rows, NULL, 0, NULL), "F32");
+    refused(sl_cuda_attend(NULL, NULL, 256, 4, &cache, 1.0f, 0, 0.0f, &rows, NULL, 0, NULL), "F32");
     cache.format = sl_kv_format_make(SL_DTYPE_Q4G64, 2, 64);
-    refused(sl_cuda_attend(NULL, NULL, 256, 3, &cache, 1.0f, 0, &rows, NULL, 0, NULL), "3 query");
-    refused(sl_cuda_attend(NULL, NULL, 255, 4, &cache, 1.0f, 0, &rows, NULL, 0, NULL), "255");
-    refused(sl_cuda_attend(NULL, NULL, 256, 4, &cache, 0.0f, 0, &rows, NULL, 0, NULL), "scale");
-    refused(sl_cuda_attend(NULL, NULL, 256, 4, &cache, 1.0f, -1, &rows, NULL, 0, NULL), "-1");
+    refused(sl_cuda_attend(NULL, NULL, 256, 3, &cache, 1.0f, 0, 0.0f, &rows, NULL, 0, NULL),
+            "3 query");
+    refused(sl_cuda_attend(NULL, NULL, 255, 4, &cache, 1.0f, 0, 0.0f, &rows, NULL, 0, NULL), "255");
+    refused(sl_cuda_attend(NULL, NULL, 256, 4, &cache, 0.0f, 0, 0.0f, &rows, NULL, 0, NULL),
+            "scale");
+    refused(sl_cuda_attend(NULL, NULL, 256, 4, &cache, 1.0f, -1, 0.0f, &rows, NULL, 0, NULL), "-1");
+    const sl_cuda_pages pages = sl_cuda_pages_of(&cache);
+    refused(sl_cuda_attend_sparse(NULL, NULL, 256, 4, &pages, 1.0f, 0, 1.5f, &rows, NULL, 0, NULL),
+            "1.5 of the values");
     refused(sl_cuda_kv_append(&cache, NULL, NULL, 127, &rows, NULL), "127");
     cache.format.page_bytes--;
     refused(sl_cuda_kv_append(&cache, NULL, NULL, 128, &rows, NULL), "pages of");

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "cpu/cpu_backend.h"
+#include "cpu/cpu_host_attention.h"
 #include "support/placements.h"
 
 /* Both attend in float32; only the order of sums differs. */
@@ -45,9 +46,10 @@ static int remove_dir(void **state) {
 
 static sl_status open_parts(size_t device_bytes, sl_backend **be, sl_host_attention **host) {
     const sl_cpu_options cpu = {.n_threads = 2, .device_bytes = device_bytes};
+    const sl_cpu_host_options attention = {.n_threads = 1};
     SL_TRY(sl_cpu_backend_open(&cpu, be));
     *host = NULL;
-    return SL_OK;
+    return device_bytes ? sl_cpu_host_attention_open(&attention, host) : SL_OK;
 }
 
 static sl_status open_host(sl_backend **be, sl_host_attention **host) {
@@ -71,6 +73,7 @@ static void check_traffic(const placement *p, const placement_outcome *o, int ha
     const double hidden = p->hidden[SL_TIER_CPU] + p->hidden[SL_TIER_DISK];
     assert_int_equal(s->moved_bytes[SL_QUEUE_D2H] > 0, below + hidden > 0);
     assert_int_equal(s->uploaded_bytes > 0, p->weights[SL_TIER_GPU] < 1);
+    assert_int_equal(s->moved_bytes[SL_QUEUE_ATTEND] > 0, p->host_attends > 0 && below > 0);
     assert_int_equal(s->home_pages[SL_TIER_CPU] > 0, p->cache[SL_TIER_CPU] > 0);
     assert_int_equal(s->home_pages[SL_TIER_DISK] > 0, p->cache[SL_TIER_DISK] > 0);
 }
