@@ -38,8 +38,7 @@ static sl_status open_hidden(sl_stage *s) {
             if (!s->device) continue;
             s->wire[set][i] = NULL;
             if (s->opt.transport->n_ranks == 1) continue;
-            SL_TRY(sl_tier_take(s->cpu, bytes, "hidden states on the wire", &wire));
-            memset(wire, 0, bytes);
+            SL_TRY(sl_tier_take_touched(s->cpu, bytes, "hidden states on the wire", &wire));
             const sl_status st = s->device->pin(s->opt.backend, wire, bytes);
             if (st != SL_OK) {
                 sl_tier_put(s->cpu, wire);

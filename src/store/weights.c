@@ -1,7 +1,6 @@
 #include "store/weights.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/bytes.h"
 #include "base/parallel.h"
@@ -162,9 +161,10 @@ sl_status sl_weights_measure(const sl_weights_options *options, sl_weights_size 
 /* Host memory that the device copies from or to. */
 static sl_status take_pinned(sl_weights *w, size_t bytes, const char *what, unsigned char **out) {
     void *memory = NULL;
-    SL_TRY(sl_tier_take(w->cpu, bytes, what, &memory));
-    if (w->opt.device) {
-        memset(memory, 0, bytes); /* pinned once it is there */
+    if (!w->opt.device) {
+        SL_TRY(sl_tier_take(w->cpu, bytes, what, &memory));
+    } else {
+        SL_TRY(sl_tier_take_touched(w->cpu, bytes, what, &memory));
         const sl_status st = w->opt.device->pin(w->opt.be, memory, bytes);
         if (st != SL_OK) {
             sl_tier_put(w->cpu, memory);
