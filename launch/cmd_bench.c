@@ -162,6 +162,7 @@ static sl_status bench(const sl_launch *launch, const bench_options *o) {
     SL_GO(sl_setup_agree(&setup, st));
     SL_GO(sl_setup_report(&setup, &report, &ranks));
     SL_GO(sl_setup_agree(&setup, is_first ? print_report(&setup, &report) : SL_OK));
+    SL_GO(sl_setup_write_trace(&setup));
 
 fail:
     free(ranks);

@@ -235,6 +235,7 @@ static sl_status run(const sl_launch *launch, const run_options *o, uint64_t *n_
     }
     SL_GO(sl_setup_agree(&setup, st)); /* a failure of the first rank's own */
     SL_GO(report_run(&setup, &counts, sl_clock_s() - start_s));
+    SL_GO(sl_setup_write_trace(&setup));
     *n_refused_out = counts.n_refused;
 
 fail:

@@ -7,7 +7,8 @@
 #   PACKAGE...   development packages to take along beside the usual ones, such as libopenmpi-dev
 #
 # Runs on a Debian or Ubuntu machine with package access, needs no root and installs nothing.  On
-# the other host, which has a compiler, CMake and what is not in the list (MPI, OpenBLAS, CUDA):
+# the other host, which has a compiler, CMake and what is not in the list (OpenBLAS, CUDA, and MPI
+# with the hwloc that it is linked with; a second hwloc would get in its way):
 #   cmake -S . -B build -DCMAKE_PREFIX_PATH=$PWD/.deps/usr
 # The folder may be moved: its pkg-config files name places relative to themselves.  The other
 # host's C library has to be as new as this machine's; Debian 12 serves Ubuntu 24.04.  What these

@@ -44,8 +44,9 @@ sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *option
 }
 
 void sl_setup_close(sl_setup *setup) {
-    sl_engine_close(setup->engine);
+    sl_engine_close(setup->engine); /* may report to the trace until here */
     sl_host_attention_close(setup->host_attention);
+    sl_trace_close(setup->trace);
     sl_backend_close(setup->backend);
     sl_tokenizer_close(setup->tokenizer);
     sl_source_close(setup->source);
@@ -195,17 +196,21 @@ static sl_status open_tokenizer(sl_setup *setup) {
     return sl_tokenizer_open_folder(sl_source_path(setup->source), &setup->tokenizer);
 }
 
-/* A job of hours must not fail at its end for a metrics file that cannot be written. */
-static sl_status check_metrics(const sl_setup *setup) {
-    const char *path = setup->options->metrics_path;
+/* A job of hours must not fail at its end for a file that cannot be written. */
+static sl_status check_output(const char *what, const char *path) {
     FILE *file = path ? fopen(path, "a") : NULL;
-    if (path && !file) return SL_FAIL(SL_ERR_IO, "open metrics %s: %s", path, strerror(errno));
+    if (path && !file) return SL_FAIL(SL_ERR_IO, "open %s %s: %s", what, path, strerror(errno));
     if (file) fclose(file);
     return SL_OK;
 }
 
+static sl_status check_outputs(const sl_setup *setup) {
+    SL_TRY(check_output("metrics", setup->options->metrics_path));
+    return check_output("trace", setup->options->trace_path);
+}
+
 static sl_status open_source(sl_setup *setup, int with_tokenizer) {
-    if (sl_launch_is_first(setup->launch)) SL_TRY(check_metrics(setup));
+    if (sl_launch_is_first(setup->launch)) SL_TRY(check_outputs(setup));
     SL_TRY(sl_source_open(setup->options->model, setup->options->seed, &setup->source));
     setup->config = *sl_source_config(setup->source);
     if (with_tokenizer && sl_launch_is_first(setup->launch)) SL_TRY(open_tokenizer(setup));
@@ -309,11 +314,18 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     sl_status st = set_policy(setup);
     if (st == SL_OK) st = open_backend(setup);
     if (st == SL_OK) st = open_host_attention(setup);
+    if (st == SL_OK && setup->options->trace_path)
+        st = sl_trace_open(setup->transport, 0, &setup->trace);
     SL_TRY(sl_setup_agree(setup, st));
+    if (setup->trace) {
+        setup->policy.on_span = sl_trace_add;
+        setup->policy.span_user = setup->trace;
+    }
     SL_TRY(sl_engine_open(setup->source, setup->backend, setup->transport, &setup->policy, on_token,
                           &setup->engine));
     sl_source_close(setup->source);
     setup->source = NULL;
+    if (setup->trace) SL_TRY(sl_trace_start(setup->trace));
     setup->open_s = sl_clock_s() - start_s;
     return SL_OK;
 }
@@ -352,4 +364,8 @@ fail:
     if (file) fclose(file);
     sl_json_free(&text);
     return st;
+}
+
+sl_status sl_setup_write_trace(const sl_setup *setup) {
+    return setup->trace ? sl_trace_write(setup->trace, setup->options->trace_path) : SL_OK;
 }

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "job/pace.h"
 #include "job/report.h"
+#include "job/trace.h"
 #include "model/source.h"
 #include "model/tokenizer.h"
 #include "options.h"
@@ -35,7 +36,7 @@ typedef struct {
     int cpu_attention; /* percent */
     double attn_sparsity;
     int no_overlap;
-    const char *metrics_path;
+    const char *metrics_path, *trace_path;
     int quiet;
 } sl_setup_options;
 
@@ -302,6 +303,17 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda" */
          0,                                                                                        \
          NULL,                                                                                     \
          NULL},                                                                                    \
+        {"trace",                                                                                  \
+         0,                                                                                        \
+         SL_OPTION_TEXT,                                                                           \
+         &(o).trace_path,                                                                          \
+         "FILE",                                                                                   \
+         "Write what every queue of every rank was busy with, and when, to FILE, for "             \
+         "https://ui.perfetto.dev or chrome://tracing.",                                           \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
     {                                                                                              \
         "quiet", 'q', SL_OPTION_FLAG, &(o).quiet, NULL, "No progress and no report.", 0, 0, NULL,  \
             NULL                                                                                   \
@@ -317,6 +329,7 @@ typedef struct {
     sl_tokenizer *tokenizer; /* first rank only, if wanted and the model has one */
     sl_backend *backend;
     sl_host_attention *host_attention; /* beside a device */
+    sl_trace *trace;                   /* NULL: none was asked for */
     sl_engine *engine;
     sl_policy policy; /* as chosen */
     char backend_name[32];
@@ -333,7 +346,8 @@ sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *option
 /* All ranks get SL_OK, or the first failing rank's status and message. */
 sl_status sl_setup_agree(const sl_setup *setup, sl_status mine);
 
-/* Opens model, backend and engine.  with_tokenizer 0: a job of token ids. */
+/* Opens model, backend and engine, and starts the trace if there is to be one.  with_tokenizer 0: a
+ * job of token ids. */
 sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token);
 
 /* Releases everything; legal on a half-open setup. */
@@ -345,5 +359,8 @@ sl_status sl_setup_report(const sl_setup *setup, sl_report *report, sl_engine_st
 
 /* First rank: writes the report to the metrics file, if there is to be one. */
 sl_status sl_setup_write_metrics(const sl_setup *setup, const sl_report *report);
+
+/* Writes the trace of all ranks, if there is to be one. */
+sl_status sl_setup_write_trace(const sl_setup *setup);
 
 #endif

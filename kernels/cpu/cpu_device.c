@@ -111,6 +111,11 @@ static void unpin(struct sl_backend *be, void *host) {
     (void)host;
 }
 
+static int numa_node(const struct sl_backend *be) {
+    (void)be;
+    return -1;
+}
+
 /* Carries out the stream's copies up to number `until`. */
 static void flush(held_stream *s, uint64_t until) {
     size_t n = 0;
@@ -194,6 +199,7 @@ const sl_device_ops sl_cpu_device_ops = {
     .peak_bytes = peak_bytes,
     .pin = pin,
     .unpin = unpin,
+    .numa_node = numa_node,
     .copy = copy,
     .drain = drain,
     .event_open = event_open,

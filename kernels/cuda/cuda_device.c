@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "cuda/cuda_check.h"
 #include "cuda/cuda_state.h"
+#include "store/numa.h"
 
 struct sl_event {
     cudaEvent_t event;
@@ -45,6 +46,15 @@ static sl_status pin(sl_backend *be, void *host, size_t bytes) {
 static void unpin(sl_backend *be, void *host) {
     (void)be;
     if (host) (void)SL_CUDA(cudaHostUnregister(host), "unpin host memory");
+}
+
+static int numa_node(const sl_backend *be) {
+    char bus_id[32];
+    const int device = ((const sl_cuda *)be)->device;
+    if (SL_CUDA(cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, device), "find the GPU's bus") !=
+        SL_OK)
+        return -1;
+    return sl_numa_of_pci("", bus_id);
 }
 
 static sl_status check_stream(sl_stream stream) {
@@ -127,6 +137,7 @@ const sl_device_ops sl_cuda_device_ops = {
     .peak_bytes = peak_bytes,
     .pin = pin,
     .unpin = unpin,
+    .numa_node = numa_node,
     .copy = copy,
     .drain = drain,
     .event_open = event_open,

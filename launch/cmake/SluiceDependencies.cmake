@@ -8,12 +8,14 @@ pkg_check_modules(PCRE2 IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC IMPORTED_TARGET libutf8proc)
 pkg_check_modules(LIBZIP IMPORTED_TARGET libzip)
 pkg_check_modules(LIBURING IMPORTED_TARGET liburing)
+pkg_check_modules(HWLOC IMPORTED_TARGET hwloc>=2)
 pkg_check_modules(OPENBLAS IMPORTED_TARGET openblas)
 
 set(missing "")
 foreach(pair
     "JANSSON_FOUND=libjansson-dev" "PCRE2_FOUND=libpcre2-dev" "LIBZIP_FOUND=libzip-dev"
     "UTF8PROC_FOUND=libutf8proc-dev" "LIBURING_FOUND=liburing-dev"
+    "HWLOC_FOUND=libhwloc-dev"
     "OPENBLAS_FOUND=libopenblas-dev" "MPI_C_FOUND=libopenmpi-dev openmpi-bin")
   string(REPLACE "=" ";" pair "${pair}")
   list(GET pair 0 found)

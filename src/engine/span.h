@@ -22,7 +22,8 @@ typedef struct {
  * thread. */
 typedef void (*sl_span_callback)(void *user, const sl_span *span);
 
-/* "gpu", "h2d", "d2h", "cpu-attention", "disk-read", "disk-write", "wire-in", "wire-out". */
+/* "gpu", "h2d", "d2h", "h2d-small", "d2h-small", "cpu-attention", "disk-read", "disk-write",
+ * "wire-in", "wire-out". */
 const char *sl_queue_name(sl_queue queue);
 
 #endif

@@ -90,7 +90,10 @@ static sl_status open_weights(sl_stage *s, const sl_source *source, sl_stage_pla
 
 static sl_status open_tiers(sl_stage *s) {
     SL_TRY(sl_tier_open_cpu(s->opt.cpu_budget_bytes, &s->cpu));
-    if (s->device) SL_TRY(sl_tier_open_device(s->opt.backend, s->device, &s->gpu));
+    if (s->device) {
+        sl_tier_set_node(s->cpu, s->device->numa_node(s->opt.backend));
+        SL_TRY(sl_tier_open_device(s->opt.backend, s->device, &s->gpu));
+    }
     s->fast = s->device ? s->gpu : s->cpu;
     return SL_OK;
 }

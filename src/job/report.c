@@ -61,6 +61,31 @@ static void print_tiers(const sl_engine_stats *rank, FILE *stream) {
     fputc('\n', stream);
 }
 
+/* The queues of a rank that computes on a device or streams from disk: what moved, how fast, and
+ * which was busy longest, which is what binds. */
+static void print_queues(const sl_engine_stats *rank, FILE *stream) {
+    int busiest = SL_QUEUE_COMPUTE, n_used = 0;
+    for (int q = 0; q < SL_QUEUE_COUNT; q++) {
+        n_used += rank->busy_s[q] > 0.0;
+        if (rank->busy_s[q] > rank->busy_s[busiest]) busiest = q;
+    }
+    if (n_used < 2 || rank->sweep_s <= 0.0) return;
+    fprintf(stream, "        queue            busy s  of time       moved        rate\n");
+    for (int q = 0; q < SL_QUEUE_COUNT; q++) {
+        char bytes[32] = "", rate[40] = "";
+        if (rank->busy_s[q] <= 0.0) continue;
+        if (rank->moved_bytes[q]) {
+            sl_bytes_format(rank->moved_bytes[q], bytes, sizeof bytes);
+            snprintf(rate, sizeof rate, "%.2f GB/s",
+                     (double)rank->moved_bytes[q] / rank->busy_s[q] * 1e-9);
+        }
+        fprintf(stream, "        %-14s %8.2f   %5.1f %%  %10s  %10s%s\n",
+                sl_queue_name((sl_queue)q), rank->busy_s[q],
+                100.0 * rank->busy_s[q] / rank->sweep_s, bytes, rate,
+                q == busiest ? "  <- binds" : "");
+    }
+}
+
 static void print_rank(const sl_engine_stats *rank, FILE *stream) {
     char weights[32], peak[32], budget[32], sent[32], received[32];
     fprintf(stream, "  %4d  %4d-%-4d %10s  %10s of %-10s %5d of %-6d %8.2f %8.2f %10s %10s\n",
@@ -72,6 +97,7 @@ static void print_rank(const sl_engine_stats *rank, FILE *stream) {
             sl_bytes_format(rank->sent_bytes, sent, sizeof sent),
             sl_bytes_format(rank->received_bytes, received, sizeof received));
     print_tiers(rank, stream);
+    print_queues(rank, stream);
 }
 
 static const char *weights_name(const sl_policy *policy) {
@@ -148,6 +174,19 @@ static void put_policy(sl_json_text *out, const sl_policy *policy) {
     sl_json_raw(out, "}");
 }
 
+static void put_queues(sl_json_text *out, const sl_engine_stats *rank) {
+    put_name(out, "queues");
+    sl_json_raw(out, "{");
+    for (int q = 0; q < SL_QUEUE_COUNT; q++) {
+        put_name(out, sl_queue_name((sl_queue)q));
+        sl_json_raw(out, "{");
+        put_real(out, "busy_s", rank->busy_s[q]);
+        put_int(out, "bytes", rank->moved_bytes[q]);
+        sl_json_raw(out, "}");
+    }
+    sl_json_raw(out, "}");
+}
+
 static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
     sl_json_raw(out, "{");
     put_int(out, "rank", (uint64_t)rank->rank);
@@ -161,12 +200,16 @@ static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
     put_int(out, "gpu_peak_bytes", rank->gpu_peak_bytes);
     put_int(out, "uploaded_bytes", rank->uploaded_bytes);
     put_int(out, "disk_budget_bytes", rank->disk_budget_bytes);
+    put_int(out, "disk_peak_bytes", rank->disk_peak_bytes);
     put_int(out, "disk_read_bytes", rank->disk_read_bytes);
     put_real(out, "disk_read_s", rank->disk_read_s);
     put_int(out, "cpu_budget_bytes", rank->cpu_budget_bytes);
     put_int(out, "cpu_peak_bytes", rank->cpu_peak_bytes);
     put_int(out, "pages_total", (uint64_t)rank->pages_total);
     put_int(out, "pages_peak", (uint64_t)rank->pages_peak);
+    put_int(out, "pages_gpu", (uint64_t)rank->home_pages[SL_TIER_GPU]);
+    put_int(out, "pages_cpu", (uint64_t)rank->home_pages[SL_TIER_CPU]);
+    put_int(out, "pages_disk", (uint64_t)rank->home_pages[SL_TIER_DISK]);
     put_int(out, "page_bytes", rank->page_bytes);
     put_int(out, "n_blocks", rank->n_blocks);
     put_int(out, "n_prefill_rows", rank->n_prefill_rows);
@@ -178,6 +221,9 @@ static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
     put_int(out, "sent_bytes", rank->sent_bytes);
     put_int(out, "received_bytes", rank->received_bytes);
     put_int(out, "n_steady_allocs", rank->n_steady_allocs);
+    put_int(out, "n_drains", rank->n_drains);
+    put_real(out, "sweep_s", rank->sweep_s);
+    put_queues(out, rank);
     sl_json_raw(out, "}");
 }
 

@@ -1,11 +1,10 @@
 #include "store/tier.h"
 
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 
 #include "base/bytes.h"
+#include "store/host_memory.h"
+#include "store/numa.h"
 
 typedef struct {
     void *memory;
@@ -16,6 +15,7 @@ struct sl_tier {
     sl_tier_kind kind;
     struct sl_backend *be; /* GPU: whose device */
     const sl_device_ops *device;
+    sl_numa *numa; /* CPU: where its memory is to lie; NULL: anywhere */
     size_t budget_bytes;
     size_t used_bytes;
     size_t peak_bytes;
@@ -23,8 +23,6 @@ struct sl_tier {
     size_t n, capacity;
     size_t n_taken; /* since open */
 };
-
-enum { SYSTEM_PAGE = 4096 };
 
 const char *sl_tier_name(sl_tier_kind kind) {
     static const char *const names[SL_TIER_COUNT] = {"gpu", "cpu", "disk"};
@@ -52,31 +50,30 @@ sl_status sl_tier_open_device(struct sl_backend *be, const sl_device_ops *device
     return SL_OK;
 }
 
+void sl_tier_set_node(sl_tier *tier, int node) {
+    if (tier->device) return;
+    sl_numa_close(tier->numa);
+    tier->numa = sl_numa_open(node);
+}
+
 static void give_back(sl_tier *tier, const taken *t) {
     if (tier->device)
         tier->device->put(tier->be, t->memory);
     else
-        munmap(t->memory, t->bytes);
+        sl_host_memory_unmap(t->memory, t->bytes);
 }
 
 /* Gets the memory of one take; the list has room for it. */
 static sl_status get(sl_tier *tier, size_t bytes, const char *what, void **out) {
     if (tier->device) return tier->device->take(tier->be, bytes, what, out);
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        return SL_FAIL(SL_ERR_NOMEM, "cpu tier: map %zu bytes for %s: %s", bytes, what,
-                       strerror(errno));
-    /* Weights and pages are read in long runs; fewer TLB misses. Advice only. */
-    (void)madvise(memory, bytes, MADV_HUGEPAGE);
-    *out = memory;
-    return SL_OK;
+    return sl_host_memory_map(bytes, tier->numa, what, out);
 }
 
 void sl_tier_close(sl_tier *tier) {
     if (!tier) return;
     for (size_t i = 0; i < tier->n; i++) give_back(tier, &tier->all[i]);
     free(tier->all);
+    sl_numa_close(tier->numa);
     free(tier);
 }
 
@@ -88,13 +85,15 @@ static sl_status over_budget(const sl_tier *tier, size_t bytes, const char *what
                    sl_bytes_format(tier->budget_bytes, budget, sizeof budget));
 }
 
-sl_status sl_tier_take(sl_tier *tier, size_t bytes, const char *what, void **out) {
+/* Takes the memory; *charged_out: its bytes, as whole system pages. */
+static sl_status take(sl_tier *tier, size_t bytes, const char *what, void **out,
+                      size_t *charged_out) {
     if (bytes == 0)
         return SL_FAIL(SL_ERR_ARG, "%s tier: %s asks for zero bytes", sl_tier_name(tier->kind),
                        what);
     size_t charged;
-    SL_TRY(sl_size_add(bytes, SYSTEM_PAGE - 1, &charged));
-    charged &= ~(size_t)(SYSTEM_PAGE - 1);
+    SL_TRY(sl_size_add(bytes, SL_HOST_PAGE - 1, &charged));
+    charged &= ~(size_t)(SL_HOST_PAGE - 1);
     if (charged > tier->budget_bytes - tier->used_bytes) return over_budget(tier, charged, what);
 
     if (tier->n == tier->capacity) {
@@ -113,6 +112,19 @@ sl_status sl_tier_take(sl_tier *tier, size_t bytes, const char *what, void **out
     tier->used_bytes += charged;
     if (tier->used_bytes > tier->peak_bytes) tier->peak_bytes = tier->used_bytes;
     *out = memory;
+    *charged_out = charged;
+    return SL_OK;
+}
+
+sl_status sl_tier_take(sl_tier *tier, size_t bytes, const char *what, void **out) {
+    size_t charged;
+    return take(tier, bytes, what, out, &charged);
+}
+
+sl_status sl_tier_take_touched(sl_tier *tier, size_t bytes, const char *what, void **out) {
+    size_t charged;
+    SL_TRY(take(tier, bytes, what, out, &charged));
+    if (!tier->device) sl_host_memory_touch(*out, charged, 0);
     return SL_OK;
 }
 

@@ -29,7 +29,14 @@ void sl_tier_close(sl_tier *tier); /* releases all memory that the tier still ho
  * pages take no memory from the system.  The pointer is valid until sl_tier_put() or
  * sl_tier_close(). Errors: SL_ERR_NOMEM with what, the bytes wanted, in use and allowed. */
 sl_status sl_tier_take(sl_tier *tier, size_t bytes, const char *what, void **out);
+/* The same, with every page of host memory resident when it returns (store/host_memory.h): for what
+ * is pinned.  Of the gpu tier all memory is there anyway. */
+sl_status sl_tier_take_touched(sl_tier *tier, size_t bytes, const char *what, void **out);
 void sl_tier_put(sl_tier *tier, void *memory);
+
+/* Host memory that is taken from now on is to lie on this NUMA node, where the host has several;
+ * a negative number: anywhere. */
+void sl_tier_set_node(sl_tier *tier, int node);
 
 sl_tier_kind sl_tier_get_kind(const sl_tier *tier);
 size_t sl_tier_budget_bytes(const sl_tier *tier);

@@ -1,7 +1,6 @@
 #include "store/weights.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/bytes.h"
 #include "base/parallel.h"

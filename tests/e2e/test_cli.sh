@@ -41,7 +41,7 @@ expect 0 "$sluice" run --help
 for option in model input output overwrite format order max-tokens min-tokens temperature top-k top-p \
     min-p repetition-penalty frequency-penalty presence-penalty stop ignore-eos logprobs echo \
     micro-batch num-micro-batches max-rows blocks-in-flight max-context weights cache cpu-mem threads seed \
-    layers metrics-json quiet; do
+    layers metrics-json trace quiet; do
     says out "--$option"
 done
 expect 0 "$sluice" version
@@ -89,6 +89,9 @@ says err "missing-folder/out.jsonl"
 expect 1 "$sluice" run --model "$model" --input one.jsonl --metrics-json missing-folder/m.json
 says err "missing-folder/m.json"
 silent out
+expect 1 "$sluice" run --model "$model" --input one.jsonl --trace missing-folder/t.json
+says err "open trace missing-folder/t.json"
+silent out
 expect 1 "$sluice" run --model "$model" --input one.jsonl --cpu-mem 1KiB
 says err "budget of 1.00 KiB"
 [ -e /dev/full ] && {
@@ -105,7 +108,8 @@ cat >good.jsonl <<'J'
 {"id": "c", "prompt": [1, 2, 3], "max_tokens": 0, "echo": true, "logprobs": 1}
 {"id": "d", "prompt": [9], "max_tokens": 40, "temperature": 0.8, "seed": 5, "ignore_eos": true}
 J
-expect 0 "$sluice" run --model "$model" --input good.jsonl --output good.out --metrics-json m.json
+expect 0 "$sluice" run --model "$model" --input good.jsonl --output good.out --metrics-json m.json \
+    --trace t.json
 silent out
 says err "prefill"
 python3 - <<'P' || fail "wrong answers"
@@ -132,6 +136,8 @@ assert len(bodies[3]["choices"][0]["token_ids"]) == 40
 m = json.load(open("m.json"))
 assert m["n_requests"] == 4 and m["n_generated_tokens"] == 56, m
 assert m["ranks"][0]["cpu_peak_bytes"] <= m["ranks"][0]["cpu_budget_bytes"]
+events = json.load(open("t.json"))["traceEvents"]
+assert [e["pid"] for e in events if e["name"] == "process_name"] == [0], events
 P
 
 # The same job again is the same, time stamps apart; another seed is another text where it counts.

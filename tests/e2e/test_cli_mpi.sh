@@ -69,7 +69,7 @@ done >job.jsonl
 strip() { sed 's/"created": [0-9]*//' "$1"; }
 for ranks in 1 2 3 4; do
     expect 3 $ranks run --model "$model" --input job.jsonl --output "$ranks.out" --threads 1 \
-        --metrics-json m.json
+        --metrics-json m.json --trace t.json
     [ "$(wc -l <"$ranks.out")" = 43 ] || fail "$ranks ranks: $(wc -l <"$ranks.out") results of 43"
     [ "$(strip 1.out)" = "$(strip "$ranks.out")" ] || fail "$ranks ranks give other results than 1"
     python3 - "$ranks" <<'P' || fail "wrong metrics of $ranks ranks"
@@ -81,6 +81,8 @@ assert m["ranks"][0]["first_layer"] == 0 and m["ranks"][-1]["end_layer"] == 4
 for a, b in zip(m["ranks"], m["ranks"][1:]):
     assert a["end_layer"] == b["first_layer"]
     assert b["received_bytes"] > 0 and a["sent_bytes"] > 0
+events = json.load(open("t.json"))["traceEvents"]
+assert [e["pid"] for e in events if e["name"] == "process_name"] == list(range(n)), events
 P
 done
 expect 3 2 run --model "$model" --input job.jsonl --output layers.out --layers 1,3 --quiet

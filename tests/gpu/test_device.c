@@ -1,5 +1,6 @@
 /* The CUDA backend's memory, copies, events and bound rows. */
 #include "gpu_fixture.h"
+#include "store/tier.h"
 
 static void pool_holds_the_budget_and_its_peak(void **state) {
     (void)state;
@@ -32,6 +33,23 @@ static void budget_beyond_the_device_is_refused(void **state) {
     const sl_cuda_options absent = {.memory_bytes = 1 << 30, .device = 4096};
     assert_int_equal(sl_cuda_backend_open(&absent, &be), SL_ERR_DEVICE);
     assert_null(be);
+}
+
+static void host_memory_near_the_device_is_pinned(void **state) {
+    (void)state;
+    sl_backend *be = gpu_open();
+    const sl_device_ops *d = be->ops->device;
+    const int node = d->numa_node(be);
+    assert_in_range(node + 1, 0, 1024); /* -1 on hosts that do not say */
+    sl_tier *tier = NULL;
+    void *memory = NULL;
+    check_ok(sl_tier_open_cpu(192 << 20, &tier));
+    sl_tier_set_node(tier, node);
+    check_ok(sl_tier_take_touched(tier, 160 << 20, "memory to pin", &memory));
+    check_ok(d->pin(be, memory, 160 << 20));
+    d->unpin(be, memory);
+    sl_tier_close(tier);
+    sl_backend_close(be);
 }
 
 /* Host -> device on one stream, a copy on the compute stream after it, device -> host after that:
@@ -133,6 +151,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pool_holds_the_budget_and_its_peak),
         cmocka_unit_test(budget_beyond_the_device_is_refused),
+        cmocka_unit_test(host_memory_near_the_device_is_pinned),
         cmocka_unit_test(streams_wait_for_events),
         cmocka_unit_test(bound_rows_outlive_the_arrays_they_came_from),
         cmocka_unit_test(rows_that_do_not_fit_are_refused),
