@@ -103,7 +103,7 @@ struct sl_stage {
     char message[sizeof((sl_stage_trailer *)0)->message];
     double wait_s, sweep_s;
     uint64_t sent_bytes, received_bytes;
-    double busy_s[SL_QUEUE_COUNT];
+    double busy_s[SL_QUEUE_COUNT], busy_until_s[SL_QUEUE_COUNT];
     uint64_t moved_bytes[SL_QUEUE_COUNT];
     uint64_t n_drains;
     size_t taken_at_start; /* calls of sl_tier_take() by the end of open */

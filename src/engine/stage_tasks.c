@@ -88,7 +88,12 @@ static const char *name_of(sl_task_kind kind) {
 /* A task is over: into the counters, and to who listens. */
 static void account(sl_stage *s, const sl_task *task, double begin_s, double end_s) {
     const sl_stage_work *w = work_of(s, task);
-    s->busy_s[task->queue] += end_s - begin_s;
+    /* Transfers of the disk and the wire run beside each other: the queue's time counts once. */
+    double *until_s = &s->busy_until_s[task->queue];
+    if (end_s > *until_s) {
+        s->busy_s[task->queue] += end_s - (begin_s > *until_s ? begin_s : *until_s);
+        *until_s = end_s;
+    }
     s->moved_bytes[task->queue] += w->bytes;
     if (!s->opt.on_span) return;
     const sl_span span = {.name = name_of(task->kind),

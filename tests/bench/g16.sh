@@ -4,9 +4,11 @@
 #
 # Usage: tests/bench/g16.sh SLUICE [WORKLOAD...]
 #   SLUICE    the program, built with CUDA
-#   WORKLOAD  w1 w1f w2 w3 w4 w6; default: all but w6, which needs SLUICE_DISK=FOLDER with 40 GiB
+#   WORKLOAD  w1 w1f w2 w3 w4 w6; default: all but w6, which needs SLUICE_DISK=FOLDER with 45 GiB
 #
-# Prints a line for each: total, prefill and decode tokens/s, the GPU's peak, and what streamed.
+# SLUICE_G16_EXTRA adds options to all, SLUICE_G16_JSON=FILE keeps the reports, a line each.
+# Prints a line for each workload: total, prefill and decode, peaks; below it each queue's share of
+# the time and its rate.  bench_links prints the peaks to compare the rates with.
 set -euo pipefail
 sluice=${1:?usage: g16.sh SLUICE [WORKLOAD...]}
 shift
@@ -17,18 +19,23 @@ workloads=("$@")
 bench() {
     local name=$1
     shift
+    # shellcheck disable=SC2086
     "$sluice" bench --gpu-mem 16GiB --prompt-len 512 --gen-len 32 --max-context 544 --seed 1 \
-        --quiet "$@" | python3 -c '
+        --quiet "$@" ${SLUICE_G16_EXTRA:-} | tee -a "${SLUICE_G16_JSON:-/dev/null}" | python3 -c '
 import json, sys
 r = json.load(sys.stdin)
 k = r["ranks"][0]
-s = r.get("job_s") or (k["prefill_s"] + k["decode_s"])
-up, disk = k["uploaded_bytes"], k["disk_read_bytes"]
-print("%-4s total %8.1f tok/s  prefill %8.1f s  decode %8.1f s  gpu peak %5.2f GiB  "
-      "h2d %7.1f GB at %5.1f GB/s  disk %6.1f GB at %4.2f GB/s  start %5.1f s" % (
+print("%-4s total %8.1f tok/s  prefill %7.1f s  decode %7.1f s (%.1f tok/s)  gpu peak %5.2f GiB  "
+      "cpu peak %6.2f GiB  start %5.1f s" % (
           sys.argv[1], r["total_tokens_per_s"], k["prefill_s"], k["decode_s"],
-          k["gpu_peak_bytes"] / 2**30, up / 1e9, up / 1e9 / (k["prefill_s"] + k["decode_s"]),
-          disk / 1e9, disk / 1e9 / k["disk_read_s"] if k["disk_read_s"] else 0, r.get("open_s", 0)))
+          r["decode_tokens_per_s"], k["gpu_peak_bytes"] / 2**30, k["cpu_peak_bytes"] / 2**30,
+          r.get("open_s", 0)))
+busy = {q: v for q, v in k["queues"].items() if v["busy_s"] > 0.005 * k["sweep_s"]}
+print("     " + "; ".join(
+    "%s %.0f %%" % (q, 100 * v["busy_s"] / k["sweep_s"]) +
+    (" at %.1f GB/s" % (v["bytes"] / v["busy_s"] / 1e9) if v["bytes"] else "")
+    for q, v in busy.items()) +
+    "; binds: " + max(busy, key=lambda q: busy[q]["busy_s"]))
 ' "$name"
 }
 
@@ -38,12 +45,15 @@ for w in "${workloads[@]}"; do
         --num-prompts 520 --micro-batch 65 --num-micro-batches 2 --max-rows 4096 ;;
     w1f) bench W1f --model dummy:opt-6.7b --weights f16 --cache f16 --weights-at 100,0 \
         --num-prompts 64 --micro-batch 8 --num-micro-batches 1 --max-rows 2048 ;;
-    w2) bench W2 --model "dummy:$here/configs/opt-30b-24-layers.json" --weights f16 --cache f16 \
-        --weights-at 0,100 --num-prompts 64 --micro-batch 8 --num-micro-batches 4 --max-rows 1024 ;;
-    w3) bench W3 --model "dummy:$here/configs/opt-30b-24-layers.json" --weights q4 --cache q4 \
-        --weights-at 100,0 --num-prompts 192 --micro-batch 48 --num-micro-batches 1 --max-rows 4096 ;;
+    w2) bench W2 --model dummy:opt-30b --weights f16 --cache f16 --weights-at 4,96 \
+        --cache-at 15,85 --cpu-attention 100 --cpu-mem 114GiB --num-prompts 80 --micro-batch 20 \
+        --num-micro-batches 4 --max-rows 2048 ;;
+    w3) bench W3 --model dummy:opt-30b --weights q4 --cache q4 --weights-at 65,35 \
+        --cache-at 5,95 --cpu-attention 60 --cpu-mem 90GiB --num-prompts 512 --micro-batch 64 \
+        --num-micro-batches 4 --max-rows 2048 ;;
     w4) bench W4 --model "dummy:$here/configs/opt-175b-24-layers.json" --weights q4 --cache q4 \
-        --weights-at 0,100 --num-prompts 112 --micro-batch 28 --num-micro-batches 2 --max-rows 1024 ;;
+        --weights-at 38,62 --cache-at 5,95 --cpu-attention 80 --cpu-mem 90GiB --num-prompts 384 \
+        --micro-batch 48 --num-micro-batches 4 --max-rows 2048 ;;
     w6) bench W6 --model dummy:opt-30b --weights f16 --cache f16 --cpu-mem 24GiB \
         --disk-dir "${SLUICE_DISK:?}" --num-prompts 16 --gen-len 4 --micro-batch 8 \
         --num-micro-batches 2 --max-rows 4096 ;;

@@ -133,16 +133,25 @@ static void append(sl_backend *gpu, const world *w, const batch *b) {
             gpu->ops->kv_append(gpu, &w->gpu_cache, b->device_k, b->device_v, b->kv_ld, &b->rows));
 }
 
-/* Output of the batch's rows; poisoned before. */
-static float *attend(sl_backend *gpu, const world *w, const batch *b) {
+/* Output of the batch's rows; poisoned before.  sparsity 0: dense. */
+static float *attend_sparse(sl_backend *gpu, const world *w, const batch *b, float sparsity) {
     const size_t n = (size_t)(b->rows.n_rows * w->s.n_heads * w->s.head_dim);
     void *out = gpu_poisoned(gpu, n * 2);
     float *host = fixture_alloc(n * 4);
-    check_ok(gpu->ops->attend(gpu, out, b->device_q, b->q_ld, w->s.n_heads, &w->gpu_cache,
-                              1.0f / sqrtf((float)w->s.head_dim), w->s.window, &b->rows));
+    const float scale = 1.0f / sqrtf((float)w->s.head_dim);
+    if (sparsity > 0.0f)
+        check_ok(gpu->ops->attend_sparse(gpu, out, b->device_q, b->q_ld, w->s.n_heads,
+                                         &w->gpu_cache, scale, w->s.window, sparsity, &b->rows));
+    else
+        check_ok(gpu->ops->attend(gpu, out, b->device_q, b->q_ld, w->s.n_heads, &w->gpu_cache,
+                                  scale, w->s.window, &b->rows));
     gpu_get_half(gpu, host, out, n);
     gpu_free(gpu, out);
     return host;
+}
+
+static float *attend(sl_backend *gpu, const world *w, const batch *b) {
+    return attend_sparse(gpu, w, b, 0.0f);
 }
 
 /* What the pages hold against the reference packer, byte for byte; then as float32 for the CPU. */
@@ -208,6 +217,42 @@ static void attend_of_ragged_segments_agrees_with_the_reference(void **state) {
          * scores of up to 10 that is 2e-3 of a probability at worst), probabilities to f16. */
         assert_close(got, want, n, w.gpu_cache.format.dtype == SL_DTYPE_F16 ? 5e-4 : 1.5e-3, 2e-3);
         free(want), free(got);
+        batch_free(gpu, &b), batch_free(gpu, &before);
+        world_free(gpu, &w);
+    }
+    sl_backend_close(cpu);
+    sl_backend_close(gpu);
+}
+
+/* Where scores are nearly equal, rounding decides which values are taken: below 1.0 only pages
+ * whose scores both compute from the same numbers are compared. */
+static void sparse_attention_agrees_with_the_cpu(void **state) {
+    (void)state;
+    static const float shares[] = {1.0f, 0.5f, 0.1f, 1e-6f};
+    sl_backend *gpu = gpu_open(), *cpu = NULL;
+    const sl_cpu_options options = {.n_threads = 2};
+    check_ok(sl_cpu_backend_open(&options, &cpu));
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        world w;
+        batch before, b;
+        world_make(gpu, &shapes[i], mix, MAX_SEQUENCES, &w);
+        batch_make(gpu, &w, -1, 1, &before);
+        batch_make(gpu, &w, -1, 0, &b);
+        append(gpu, &w, &before);
+        append(gpu, &w, &b);
+        read_pages(gpu, &w);
+        const int n_shares = shapes[i].dtype == SL_DTYPE_F16 ? 4 : 1;
+        const size_t n = (size_t)(b.rows.n_rows * w.s.n_heads * w.s.head_dim);
+        float *want = fixture_alloc(n * 4);
+        for (int k = 0; k < n_shares; k++) {
+            float *got = attend_sparse(gpu, &w, &b, shares[k]);
+            check_ok(cpu->ops->attend_sparse(cpu, want, b.q, b.q_ld, w.s.n_heads, &w.cpu_cache,
+                                             1.0f / sqrtf((float)w.s.head_dim), w.s.window,
+                                             shares[k], &b.rows));
+            assert_close(got, want, n, shapes[i].dtype == SL_DTYPE_F16 ? 5e-4 : 1.5e-3, 2e-3);
+            free(got);
+        }
+        free(want);
         batch_free(gpu, &b), batch_free(gpu, &before);
         world_free(gpu, &w);
     }
@@ -296,6 +341,7 @@ int main(void) {
     SKIP_WITHOUT_GPU();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attend_of_ragged_segments_agrees_with_the_reference),
+        cmocka_unit_test(sparse_attention_agrees_with_the_cpu),
         cmocka_unit_test(segment_has_the_same_bits_alone_and_among_others),
         cmocka_unit_test(attend_with_little_scratch_agrees),
         cmocka_unit_test(page_copy_copies_one_page),
