@@ -252,6 +252,17 @@ static sl_cpu_host_scratch scratch_at(const sl_cpu_host_work *w, size_t n_slots,
     return s;
 }
 
+/* The first page's first head, which no page before it asks for: on its way while keys, values and
+ * queries are packed. */
+static void ask_first(const sl_cpu_host_work *w, const sl_cpu_host_item *item) {
+    enum { CACHE_LINE = 64 };
+    const sl_kv_format *f = &w->job->format;
+    const char *keys = sl_cpu_host_keys(w, item, item->head0, item->first);
+    for (size_t i = 0; i < f->head_bytes; i += CACHE_LINE) __builtin_prefetch(keys + i);
+    for (size_t i = 0; i < f->head_bytes && w->job->sparsity == 0.0f; i += CACHE_LINE)
+        __builtin_prefetch(keys + f->half_bytes + i);
+}
+
 typedef struct {
     sl_cpu_host_work work;
     size_t n_slots;
@@ -270,6 +281,7 @@ static void run_item(void *context, int number, int thread) {
     item.first = first_key(w->job, item.row);
     item.last = item.row->n_tokens;
 
+    ask_first(w, &item);
     if (w->job->k) append(w, &item, &s);
     load_queries(w, &item, &s);
     const int n = item.n_heads * w->group;

@@ -44,7 +44,9 @@ static void world_make(sl_backend *gpu, const shape *s, const int (*tokens)[2], 
     w->gpu_cache.format = sl_kv_format_make(s->dtype, s->n_kv_heads, s->head_dim);
     w->gpu_cache.base = gpu_poisoned(gpu, (size_t)w->n_pages * w->gpu_cache.format.page_bytes);
     w->cpu_cache.format = sl_kv_format_make(SL_DTYPE_F32, s->n_kv_heads, s->head_dim);
-    w->cpu_cache.base = fixture_alloc((size_t)w->n_pages * w->cpu_cache.format.page_bytes);
+    /* page_bytes of float32 is a multiple of 64 */
+    w->cpu_cache.base = aligned_alloc(64, (size_t)w->n_pages * w->cpu_cache.format.page_bytes);
+    assert_non_null(w->cpu_cache.base);
     for (int i = 0, page = 0; i < n; i++) {
         sequence *seq = &w->sequence[i];
         seq->first = tokens[i][0];
