@@ -15,6 +15,7 @@ packages=(
     libpcre2-dev libutf8proc-dev # tokenizers
     libzip-dev                   # torch checkpoints
     liburing-dev                 # the disk tier
+    libglpk-dev                  # the planner
     ca-certificates python3 python3-pip # launch/fetch-model.sh
 )
 test_packages=(
