@@ -23,7 +23,7 @@ static inline int sl_launch_is_first(const sl_launch *launch) {
 }
 
 /* argv[first..] are the words after the subcommand's name.
- * *n_refused_out: lines that were answered with an error.
+ * *n_refused_out: questions that were answered with an error, such as lines of input.
  * SL_ERR_ARG means wrong usage.  Collective under MPI: all ranks return the same status. */
 typedef sl_status (*sl_command_main)(const sl_launch *launch, int argc, char **argv, int first,
                                      uint64_t *n_refused_out);
@@ -32,6 +32,8 @@ sl_status sl_cmd_run(const sl_launch *launch, int argc, char **argv, int first,
                      uint64_t *n_refused_out);
 sl_status sl_cmd_bench(const sl_launch *launch, int argc, char **argv, int first,
                        uint64_t *n_refused_out);
+sl_status sl_cmd_plan(const sl_launch *launch, int argc, char **argv, int first,
+                      uint64_t *n_refused_out);
 sl_status sl_cmd_inspect(const sl_launch *launch, int argc, char **argv, int first,
                          uint64_t *n_refused_out);
 sl_status sl_cmd_version(const sl_launch *launch, int argc, char **argv, int first,

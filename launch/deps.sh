@@ -16,6 +16,7 @@ packages=(
     libzip-dev                   # torch checkpoints
     liburing-dev                 # the disk tier
     libhwloc-dev                 # memory near the GPU
+    libglpk-dev                  # the planner
     ca-certificates python3 python3-pip # launch/fetch-model.sh
 )
 test_packages=(

@@ -21,6 +21,7 @@ typedef struct {
 static const subcommand subcommands[] = {
     {"run", "answer a file of requests", sl_cmd_run},
     {"bench", "measure prefill and decode on random prompts", sl_cmd_bench},
+    {"plan", "predict the fastest block shape and placement", sl_cmd_plan},
     {"inspect", "show what a model is made of", sl_cmd_inspect},
     {"version", "show the version and what is built in", sl_cmd_version},
 };
@@ -70,11 +71,12 @@ static sl_status dispatch(const sl_launch *launch, int argc, char **argv, uint64
     return command->run(launch, argc, argv, 2, n_refused_out);
 }
 
-/* The place in the source says nothing about what the user typed, or about a signal. */
+/* The place in the source says nothing about what the user typed or asked for, or about a signal.
+ */
 static void print_error(sl_status st) {
     char message[1024];
     snprintf(message, sizeof message, "%s", sl_error_message());
-    const int is_plain = st == SL_ERR_ARG || st == SL_ERR_STOPPED;
+    const int is_plain = st == SL_ERR_ARG || st == SL_ERR_STOPPED || st == SL_ERR_INFEASIBLE;
     char *place = is_plain ? strrchr(message, '(') : NULL;
     if (place && place > message && strstr(place, ".c:")) place[-1] = '\0';
     fflush(stdout);

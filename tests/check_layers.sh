@@ -11,6 +11,9 @@ while IFS=';' read -r from allowed sys; do
         [ -f "$f" ] || continue
         for h in $(sed -n 's/^ *# *include *"\([^"]*\)".*/\1/p' "$f"); do
             echo "$h" | grep -qE "^($allowed)" || { echo "$f: may not include \"$h\""; bad=1; }
+            case $h in */*) ;; *)
+                [ -f "$from/$h" ] || { echo "$f: \"$h\" is no header of $from"; bad=1; } ;;
+            esac
         done
         for h in $(sed -n 's/^ *# *include *<\([^>]*\)>.*/\1/p' "$f" | grep -E "$special"); do
             echo "$h" | grep -qE "^($sys)" || { echo "$f: may not include <$h>"; bad=1; }

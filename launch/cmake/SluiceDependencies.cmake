@@ -11,12 +11,25 @@ pkg_check_modules(LIBURING IMPORTED_TARGET liburing)
 pkg_check_modules(HWLOC IMPORTED_TARGET hwloc>=2)
 pkg_check_modules(OPENBLAS IMPORTED_TARGET openblas)
 
+# GLPK comes without a pkg-config file.
+find_path(GLPK_INCLUDE_DIR glpk.h PATH_SUFFIXES glpk)
+find_library(GLPK_LIBRARY glpk)
+set(GLPK_FOUND 0)
+if(GLPK_INCLUDE_DIR AND GLPK_LIBRARY)
+  set(GLPK_FOUND 1)
+  add_library(GLPK::GLPK UNKNOWN IMPORTED)
+  set_target_properties(GLPK::GLPK PROPERTIES
+    IMPORTED_LOCATION ${GLPK_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${GLPK_INCLUDE_DIR})
+  file(STRINGS ${GLPK_INCLUDE_DIR}/glpk.h lines REGEX "define GLP_M(AJOR|INOR)_VERSION")
+  string(REGEX REPLACE "[^0-9]*([0-9]+)[^0-9]+([0-9]+).*" "\\1.\\2" GLPK_VERSION "${lines}")
+endif()
+
 set(missing "")
 foreach(pair
     "JANSSON_FOUND=libjansson-dev" "PCRE2_FOUND=libpcre2-dev" "LIBZIP_FOUND=libzip-dev"
     "UTF8PROC_FOUND=libutf8proc-dev" "LIBURING_FOUND=liburing-dev"
-    "HWLOC_FOUND=libhwloc-dev"
-    "OPENBLAS_FOUND=libopenblas-dev" "MPI_C_FOUND=libopenmpi-dev openmpi-bin")
+    "HWLOC_FOUND=libhwloc-dev" "OPENBLAS_FOUND=libopenblas-dev" "GLPK_FOUND=libglpk-dev"
+    "MPI_C_FOUND=libopenmpi-dev openmpi-bin")
   string(REPLACE "=" ";" pair "${pair}")
   list(GET pair 0 found)
   list(GET pair 1 package)

@@ -29,10 +29,10 @@ silent() { [ ! -s "$1" ] || fail "$1 is not empty"; }
 # ---- help and version ----
 
 expect 0 "$sluice" --help
-for command in run bench inspect version; do
+for command in run bench plan inspect version; do
     says out "$command"
 done
-for command in run bench inspect version; do
+for command in run bench plan inspect version; do
     expect 0 "$sluice" "$command" --help
     says out "Usage: sluice $command"
     silent err

@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# `sluice plan` as a user and as a program meets it: golden numbers in its JSON, tables, refusals.
+# Usage: test_plan.sh SLUICE SOURCE_DIR BUILD_DIR
+set -u
+sluice=$1 source=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failures=0
+
+fail() {
+    echo "FAILED: $*"
+    echo "  stdout: $(head -c 600 out)"
+    echo "  stderr: $(head -c 600 err)"
+    failures=$((failures + 1))
+}
+
+# expect STATUS COMMAND...: runs it with stdout and stderr in the files out and err.
+expect() {
+    local wanted=$1 status=0
+    shift
+    "$@" >out 2>err </dev/null || status=$?
+    [ "$status" = "$wanted" ] || fail "exit status $status instead of $wanted: $*"
+}
+says() { grep -qF -- "$2" "$1" || fail "no \"$2\" in $1"; }
+silent() { [ ! -s "$1" ] || fail "$1 is not empty"; }
+
+# holds EXPRESSION: true of the JSON object p in the file out, with `near` and `keys` at hand.
+holds() {
+    python3 - "$1" <<'P' || fail "not so: $1"
+import json
+import sys
+
+p = json.load(open("out"))
+shares = ("gpu", "cpu", "disk")
+
+
+def near(value, printed):
+    decimals = len(printed.partition(".")[2])
+    return f"{value:.{decimals}f}" == printed
+
+
+def sums():
+    return all(abs(sum(p[k][t] for t in shares) - 1) < 1e-9 for k in ("weights", "cache", "hidden"))
+
+
+sys.exit(0 if eval(sys.argv[1]) else 1)
+P
+}
+plan() { expect 0 "$sluice" plan --cost-model flexgen --prompt-len 512 --gen-len 32 --cpu-mem 200GiB \
+    --disk-mem 1500GiB --json "$@"; }
+
+# ---- the golden numbers ----
+
+plan --model dummy:opt-30b --gpu-mem 16GiB --micro-batch 32 --num-micro-batches 5 --alpha 0.8
+holds 'p["feasible"] is True and sums()'
+holds 'near(p["seconds"], "721.663") and near(p["objective"], "4.510391")'
+holds 'near(p["tokens_per_s"], "7.0947") and (p["micro_batch"], p["num_micro_batches"]) == (32, 5)'
+silent err
+plan --model dummy:opt-1.3b --gpu-mem 16GiB --micro-batch 4 --num-micro-batches 8
+holds 'near(p["objective"], "0.1215586") and p["weights"] == {"gpu": 1, "cpu": 0, "disk": 0}'
+
+fixed='near(p["seconds"], "645.764") and p["weights"]["gpu"] == .2 and p["cache"]["cpu"] == 1'
+plan --model dummy:opt-30b --gpu-mem 16GiB --micro-batch 48 --num-micro-batches 3 --alpha 1.2 \
+    --percent 20,80,0,100,0,100
+holds "$fixed"
+plan --percent 20 80 0 100 0 100 --model dummy:opt-30b --gpu-mem 16GiB --micro-batch 48 \
+    --num-micro-batches 3 --alpha 1.2
+holds "$fixed"
+
+plan --model dummy:opt-30b --gpu-mem 16GiB
+holds '(p["micro_batch"], p["num_micro_batches"]) == (32, 5) and near(p["tokens_per_s"], "7.09")'
+plan --model dummy:opt-30b --gpu-mem 15GiB --cpu-mem 204GiB --alpha 1
+holds '(p["micro_batch"], p["num_micro_batches"]) == (32, 7) and near(p["tokens_per_s"], "7.48")'
+plan --model dummy:opt-175b --gpu-mem 16GiB
+holds '(p["micro_batch"], p["num_micro_batches"]) == (1, 432) and near(p["tokens_per_s"], "0.17")'
+plan --model dummy:opt-6.7b --gpu-mem 16GiB
+holds '(p["micro_batch"], p["num_micro_batches"]) == (1, 2) and near(p["tokens_per_s"], "60.85")'
+
+plan --model dummy:opt-175b --gpu-mem 16GiB --micro-batch 8 --num-micro-batches 4 --compress-weights
+holds 'p["feasible"] and sums() and p["memory"]["gpu"]["budget_bytes"] == int(12.8 * 2**30)'
+holds 'all(p["memory"][t][s] <= p["memory"][t]["budget_bytes"] * (1 + 1e-6) for t in shares for s in ("prefill_bytes", "decode_bytes"))'
+
+# ---- any model ----
+
+for model in "dummy:$source/tests/golden/dummy/config.json" "$source/tests/golden/models/mistral" \
+    "$source/tests/golden/models/gguf-llama/model.gguf"; do
+    plan --model "$model" --micro-batch 4
+    holds 'p["feasible"] and sums() and p["micro_batch"] == 4'
+done
+
+# ---- for people ----
+
+expect 0 "$sluice" plan --model dummy:opt-30b --gpu-mem 16GiB
+says out "--micro-batch 32 --num-micro-batches 5"
+says out "7.09473 tokens/s"
+says out "prefill by compute"
+says out "12.80 GiB  full"
+silent err
+
+# ---- what does not fit ----
+
+expect 1 "$sluice" plan --model dummy:opt-175b --gpu-mem 16GiB --micro-batch 32 --num-micro-batches 8
+says err "GPU memory lacks 0.70 GiB in prefill (needs 13.50 of 12.80 GiB)"
+says err "--gpu-mem 16.88GiB, or --micro-batch 16 --num-micro-batches 8"
+silent out
+expect 3 "$sluice" plan --model dummy:opt-175b --gpu-mem 4GiB --cpu-mem 32GiB --disk-mem 100GiB \
+    --micro-batch 8 --num-micro-batches 4 --json
+holds 'p["feasible"] is False and p["tokens_per_s"] is None and "lacks" in p["reason"]'
+silent err
+expect 1 "$sluice" plan --model dummy:opt-175b --gpu-mem 4GiB --cpu-mem 2GiB
+says err "not even in blocks of 1 x 1"
+says err "--gpu-mem 8.71GiB and --cpu-mem 4.29GiB"
+# The advice is right.
+expect 0 "$sluice" plan --model dummy:opt-175b --gpu-mem 8.71GiB --cpu-mem 4.29GiB --micro-batch 1 \
+    --num-micro-batches 1
+expect 1 "$sluice" plan --model dummy:opt-30b --gpu-mem 16GiB --percent 90,10,0,100,0,100
+says err "or shares that are not given"
+
+# ---- wrong usage ----
+
+expect 2 "$sluice" plan
+says err "--model: not given"
+expect 2 "$sluice" plan --model dummy:opt-31b
+expect 2 "$sluice" plan --model dummy:opt-30b --cost-model magic
+says err "expected one of flexgen"
+expect 2 "$sluice" plan --model dummy:opt-30b --percent 20,80,0
+says err "expected 6"
+expect 2 "$sluice" plan --model dummy:opt-30b --percent 90,20,0,100,0,100
+says err "found 90 + 20 for weights"
+expect 2 "$sluice" plan --model dummy:opt-30b --percent 90,10,0,100,0,50
+says err "expected exactly 100"
+expect 2 "$sluice" plan --model dummy:opt-30b --percent 20 80 0 100 0 101
+says err '--percent: found "101"'
+expect 2 "$sluice" plan --model dummy:opt-30b 20 80
+says err '"20", which is no option'
+expect 2 "$sluice" plan --model dummy:opt-30b --alpha 0
+expect 0 "$sluice" plan --help
+for option in model prompt-len gen-len cost-model gpu-mem cpu-mem disk-mem alpha micro-batch \
+    num-micro-batches percent compress-weights json; do
+    says out "--$option"
+done
+says out "Exit status"
+
+[ "$failures" = 0 ] && echo "all passed"
+exit "$((failures > 0))"
