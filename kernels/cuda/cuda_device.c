@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "cuda/cuda_check.h"
+#include "cuda/cuda_copy.h"
 #include "cuda/cuda_state.h"
 #include "store/numa.h"
 
@@ -40,7 +41,8 @@ static size_t peak_bytes(const sl_backend *be) {
 
 static sl_status pin(sl_backend *be, void *host, size_t bytes) {
     (void)be;
-    return SL_CUDA(cudaHostRegister(host, bytes, cudaHostRegisterDefault), "pin host memory");
+    /* Mapped: kernels reach it too. */
+    return SL_CUDA(cudaHostRegister(host, bytes, cudaHostRegisterMapped), "pin host memory");
 }
 
 static void unpin(sl_backend *be, void *host) {
@@ -66,6 +68,8 @@ static sl_status check_stream(sl_stream stream) {
 static sl_status copy(sl_backend *be, sl_stream stream, void *dst, const void *src, size_t bytes) {
     SL_TRY(check_stream(stream));
     if (bytes == 0) return SL_OK;
+    if (stream == SL_STREAM_ASK || stream == SL_STREAM_ANSWER)
+        return sl_cuda_copy_small(dst, src, bytes, sl_cuda_of(be)->stream[stream]);
     return SL_CUDA(
         cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, sl_cuda_of(be)->stream[stream]),
         "queue a copy");

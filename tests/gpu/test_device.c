@@ -90,6 +90,48 @@ static void streams_wait_for_events(void **state) {
     sl_backend_close(be);
 }
 
+/* What computation waits for is not stuck behind what is streamed. */
+static void small_copies_pass_large_ones(void **state) {
+    (void)state;
+    enum { LARGE = 64 << 20, ROUNDS = 32 }; /* some 40 ms of copies */
+    static const size_t sizes[] = {1, 15, 16, 17, 4099, 1 << 20};
+    sl_backend *be = gpu_open();
+    const sl_device_ops *d = be->ops->device;
+    unsigned char *host = aligned_alloc(4096, LARGE), *small = aligned_alloc(4096, 4 << 20);
+    memset(host, 3, LARGE);
+    for (size_t i = 0; i < 4 << 20; i++) small[i] = (unsigned char)(i * 7 + i / 251);
+    check_ok(d->pin(be, host, LARGE));
+    check_ok(d->pin(be, small, 4 << 20));
+    void *a = gpu_alloc(be, LARGE), *b = gpu_alloc(be, 2 << 20);
+    sl_event *large, *answered, *asked;
+    check_ok(d->event_open(be, &large));
+    check_ok(d->event_open(be, &answered));
+    check_ok(d->event_open(be, &asked));
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        for (int i = 0; i < ROUNDS; i++) check_ok(d->copy(be, SL_STREAM_H2D, a, host, LARGE));
+        check_ok(d->record(be, SL_STREAM_H2D, large));
+        memset(small + (2 << 20), 0, 2 << 20);
+        check_ok(d->copy(be, SL_STREAM_ANSWER, b, small, sizes[s]));
+        check_ok(d->record(be, SL_STREAM_ANSWER, answered));
+        check_ok(d->wait(be, SL_STREAM_ASK, answered));
+        check_ok(d->copy(be, SL_STREAM_ASK, small + (2 << 20), b, sizes[s]));
+        check_ok(d->record(be, SL_STREAM_ASK, asked));
+        int done = 0, all_done = 0;
+        while (!done) check_ok(d->is_done(be, asked, &done));
+        check_ok(d->is_done(be, large, &all_done));
+        if (sizes[s] >= 16) assert_false(all_done); /* shorter ones go by the copy engine */
+        assert_memory_equal(small + (2 << 20), small, sizes[s]);
+        assert_int_equal(small[(2 << 20) + sizes[s]], 0);
+        check_ok(d->drain(be));
+    }
+    int not_pinned = 0;
+    assert_int_equal(d->copy(be, SL_STREAM_ANSWER, b, &not_pinned, 4), SL_ERR_DEVICE);
+    d->event_close(be, large), d->event_close(be, answered), d->event_close(be, asked);
+    d->unpin(be, small), d->unpin(be, host);
+    free(small), free(host);
+    sl_backend_close(be);
+}
+
 static void bound_rows_outlive_the_arrays_they_came_from(void **state) {
     (void)state;
     enum { VOCAB = 50, COLS = 64, ROWS = 20 };
@@ -153,6 +195,7 @@ int main(void) {
         cmocka_unit_test(budget_beyond_the_device_is_refused),
         cmocka_unit_test(host_memory_near_the_device_is_pinned),
         cmocka_unit_test(streams_wait_for_events),
+        cmocka_unit_test(small_copies_pass_large_ones),
         cmocka_unit_test(bound_rows_outlive_the_arrays_they_came_from),
         cmocka_unit_test(rows_that_do_not_fit_are_refused),
     };
