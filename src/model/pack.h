@@ -46,6 +46,11 @@ void sl_pack_group(uint8_t *codes, uint16_t pair_out[2], const float *x, int bit
  * do not depend on the sign of a zero. */
 void sl_pack_range(float low, float high, int bits, uint16_t pair_out[2]);
 
+/* The two halves of sl_pack_group(): step and minimum, and the nearest codes under a step and a
+ * minimum (all 0 where the step is 0). */
+void sl_pack_pair(uint16_t pair_out[2], const float *x, int bits, int n);
+void sl_pack_codes(uint8_t *codes, const uint16_t pair[2], const float *x, int bits, int n);
+
 /* y[i] = code i * step + min, i < n.  The product is exact in float32, so only the sum rounds. */
 void sl_unpack_group(float *y, const uint8_t *codes, const uint16_t pair[2], int bits, int n);
 
