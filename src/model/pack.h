@@ -7,6 +7,7 @@
  *   pairs   for each group of 64 elements in turn: f16 step, f16 min; the last group may be shorter
  *
  * The step itself is stored, never its inverse, which overflows f16 where the range is tiny.
+ * The packers below take both from the group's range; model/pack_search.h looks for better ones.
  * The minimum is rounded down and the step up, so that the codes span the group's values: every
  * element is met within half a step, and a constant group exactly wherever f16 holds it.
  * Values beyond f16's range (65504) are clamped to what the codes reach.  A group with a value that
