@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/half.h"
 #include "model/pack.h"
+#include "model/pack_search.h"
 #include "model/quant.h"
 
 /* A layer's matrices in the order that a sweep needs them; the order of the enum. */
@@ -142,7 +143,11 @@ void sl_layout_free(sl_layout *layout) {
     *layout = (sl_layout){0};
 }
 
-static void pack_row(void *dst, const float *x, sl_dtype dtype, int64_t n) {
+static void pack_row(void *dst, const float *x, sl_dtype dtype, int64_t n, int is_dummy) {
+    if (dtype == SL_DTYPE_Q4G64 && !is_dummy) {
+        sl_pack_row_search(dst, x, n);
+        return;
+    }
     if (sl_dtype_group_bits(dtype)) {
         sl_pack_row(dst, x, dtype, n);
         return;
@@ -159,6 +164,8 @@ static void pack_row(void *dst, const float *x, sl_dtype dtype, int64_t n) {
 static sl_status read_converted(const sl_source *source, int layer, const sl_piece *p,
                                 sl_dtype stored, void *dst) {
     sl_status st = SL_OK;
+    /* Random weights have no quality to lose, and are there to be loaded fast. */
+    const int is_dummy = sl_source_is_dummy(source);
     size_t row_bytes, bytes;
     SL_TRY(sl_dtype_row_bytes(stored, p->cols, &row_bytes));
     SL_TRY(sl_size_mul((size_t)p->n_rows, row_bytes, &bytes));
@@ -172,7 +179,7 @@ static sl_status read_converted(const sl_source *source, int layer, const sl_pie
     SL_GO(sl_source_read_rows(source, layer, p->role, p->row0, p->n_rows, rows, bytes));
     for (int64_t r = 0; r < p->n_rows; r++) {
         sl_dequantize_row(row, rows + (size_t)r * row_bytes, stored, p->cols);
-        pack_row((unsigned char *)dst + (size_t)r * p->row_bytes, row, p->dtype, p->cols);
+        pack_row((unsigned char *)dst + (size_t)r * p->row_bytes, row, p->dtype, p->cols, is_dummy);
     }
 
 fail:

@@ -52,7 +52,9 @@ sl_status sl_layout_make(const sl_source *source, int layer, int with_tied_head,
 
 /* The same with the matrices converted while they are read: `precision` is F32, F16, Q8G64, Q4G64
  * or SL_DTYPE_AS_STORED.  In the low-bit formats the embeddings, projections and the head are F16,
- * where rounding shows most and bytes count least.  Errors: SL_ERR_ARG for another precision. */
+ * where rounding shows most and bytes count least.  Q4G64 is packed with a search for the best
+ * steps (model/pack_search.h), but for dummy weights, which are there to be loaded fast.  Errors:
+ * SL_ERR_ARG for another precision. */
 sl_status sl_layout_make_as(const sl_source *source, int layer, int with_tied_head,
                             sl_dtype precision, sl_layout *out);
 void sl_layout_free(sl_layout *layout);

@@ -4,6 +4,9 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "base/lanes.h"
+
+enum { N_VECTORS = SL_GROUP_ELEMS / SL_LANES };
 
 static const float F16_MAX = 65504.0f;
 
@@ -44,32 +47,76 @@ void sl_pack_range(float low, float high, int bits, uint16_t pair_out[2]) {
     pair_out[0] = round_up(high / top - min / top);
 }
 
-void sl_pack_group(uint8_t *codes, uint16_t pair_out[2], const float *x, int bits, int n) {
-    const int n_bytes = (n * bits + 7) / 8;
-    const float top = (float)((1 << bits) - 1);
-    float low = INFINITY, high = -INFINITY;
-    int finite = 1;
-    for (int i = 0; i < n; i++) {
-        finite &= isfinite(x[i]) != 0;
-        low = fminf(low, x[i]);
-        high = fmaxf(high, x[i]);
+/* The elements in lanes, the first one again behind the last. */
+static void load(sl_lanes v[N_VECTORS], const float *x, int n) {
+    float padded[SL_GROUP_ELEMS];
+    memcpy(padded, x, (size_t)n * sizeof *x);
+    for (int i = n; i < SL_GROUP_ELEMS; i++) padded[i] = x[0];
+    memcpy(v, padded, sizeof padded);
+}
+
+/* Least and greatest of the elements to sl_pack_range(). */
+static void find_pair(uint16_t pair_out[2], const sl_lanes v[N_VECTORS], int bits) {
+    sl_lanes low = v[0], high = v[0], zero = v[0] * 0.0f; /* 0, or NaN of what is not finite */
+    for (int i = 1; i < N_VECTORS; i++) {
+        low = sl_lanes_min(v[i], low);
+        high = sl_lanes_max(v[i], high);
+        zero += v[i] * 0.0f;
     }
-    memset(codes, 0, (size_t)n_bytes);
-    if (!finite) {
+    if (sl_lanes_sum(zero) != 0.0f) { /* NaN is not equal to anything */
         pair_out[0] = 0;
         pair_out[1] = 0x7e00; /* NaN */
         return;
     }
-    sl_pack_range(low, high, bits, pair_out);
-    const float step = sl_f16_to_f32(pair_out[0]), min = sl_f16_to_f32(pair_out[1]);
-    for (int i = 0; i < n && step > 0.0f; i++) {
-        float code = rintf((x[i] - min) / step);
-        code = code < 0.0f ? 0.0f : code > top ? top : code;
-        if (bits == 8)
-            codes[i] = (uint8_t)code;
-        else
-            codes[i / 2] |= (uint8_t)((unsigned)code << (i % 2 * 4));
+    float least = low[0], greatest = high[0];
+    for (int i = 1; i < SL_LANES; i++) {
+        least = low[i] < least ? low[i] : least;
+        greatest = high[i] > greatest ? high[i] : greatest;
     }
+    sl_pack_range(least, greatest, bits, pair_out);
+}
+
+static void store_codes(uint8_t *codes, const sl_lanes v[N_VECTORS], const uint16_t pair[2],
+                        int bits, int n) {
+    const float step = sl_f16_to_f32(pair[0]);
+    if (!(step > 0.0f)) {
+        memset(codes, 0, (size_t)(n * bits + 7) / 8);
+        return;
+    }
+    const sl_lanes min = sl_lanes_all(sl_f16_to_f32(pair[1])), width = sl_lanes_all(step);
+    const sl_lanes zero = sl_lanes_all(0.0f), top = sl_lanes_all((float)((1 << bits) - 1));
+    int32_t whole[SL_GROUP_ELEMS];
+    for (int i = 0; i < N_VECTORS; i++) {
+        const sl_lanes code = sl_lanes_min(sl_lanes_max((v[i] - min) / width, zero), top);
+        const sl_lane_ints rounded = __builtin_convertvector(sl_lanes_round(code), sl_lane_ints);
+        memcpy(whole + i * SL_LANES, &rounded, sizeof rounded);
+    }
+    if (bits == 8) {
+        for (int i = 0; i < n; i++) codes[i] = (uint8_t)whole[i];
+        return;
+    }
+    if (n % 2) whole[n] = 0; /* the last byte's high half */
+    for (int i = 0; i < (n + 1) / 2; i++)
+        codes[i] = (uint8_t)(whole[2 * i] | whole[2 * i + 1] << 4);
+}
+
+void sl_pack_pair(uint16_t pair_out[2], const float *x, int bits, int n) {
+    sl_lanes v[N_VECTORS];
+    load(v, x, n);
+    find_pair(pair_out, v, bits);
+}
+
+void sl_pack_codes(uint8_t *codes, const uint16_t pair[2], const float *x, int bits, int n) {
+    sl_lanes v[N_VECTORS];
+    load(v, x, n);
+    store_codes(codes, v, pair, bits, n);
+}
+
+void sl_pack_group(uint8_t *codes, uint16_t pair_out[2], const float *x, int bits, int n) {
+    sl_lanes v[N_VECTORS];
+    load(v, x, n);
+    find_pair(pair_out, v, bits);
+    store_codes(codes, v, pair_out, bits, n);
 }
 
 void sl_unpack_group(float *y, const uint8_t *codes, const uint16_t pair[2], int bits, int n) {

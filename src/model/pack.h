@@ -7,6 +7,7 @@
  *   pairs   for each group of 64 elements in turn: f16 step, f16 min; the last group may be shorter
  *
  * The step itself is stored, never its inverse, which overflows f16 where the range is tiny.
+ * The packers below take both from the group's range; model/pack_search.h looks for better ones.
  * The minimum is rounded down and the step up, so that the codes span the group's values: every
  * element is met within half a step, and a constant group exactly wherever f16 holds it.
  * Values beyond f16's range (65504) are clamped to what the codes reach.  A group with a value that
@@ -45,6 +46,11 @@ void sl_pack_group(uint8_t *codes, uint16_t pair_out[2], const float *x, int bit
 /* Step and minimum of a group whose least and greatest values are low and high, both finite.  They
  * do not depend on the sign of a zero. */
 void sl_pack_range(float low, float high, int bits, uint16_t pair_out[2]);
+
+/* The two halves of sl_pack_group(): step and minimum, and the nearest codes under a step and a
+ * minimum (all 0 where the step is 0). */
+void sl_pack_pair(uint16_t pair_out[2], const float *x, int bits, int n);
+void sl_pack_codes(uint8_t *codes, const uint16_t pair[2], const float *x, int bits, int n);
 
 /* y[i] = code i * step + min, i < n.  The product is exact in float32, so only the sum rounds. */
 void sl_unpack_group(float *y, const uint8_t *codes, const uint16_t pair[2], int bits, int n);

@@ -10,6 +10,8 @@
 
 #include "base/half.h"
 #include "model/layout.h"
+#include "model/pack.h"
+#include "model/pack_search.h"
 #include "model/quant.h"
 
 static sl_source *must_open(const char *model) {
@@ -235,6 +237,45 @@ static void layout_converts_matrices_as_asked(void **state) {
     sl_source_close(s);
 }
 
+/* The rows of layer 0's first matrix in 4 bits, packed by the search or by range. */
+static void check_packing(const char *model, int by_search) {
+    sl_source *s = must_open(model);
+    sl_layout l = {0};
+    assert_int_equal(sl_layout_make_as(s, 0, 0, SL_DTYPE_Q4G64, &l), SL_OK);
+    const sl_piece *p = &l.pieces[l.n_vectors];
+    int64_t rows, cols;
+    sl_dtype stored;
+    size_t stored_bytes;
+    assert_int_equal(sl_source_shape(s, 0, p->role, &rows, &cols, &stored), SL_OK);
+    assert_int_equal(sl_dtype_row_bytes(stored, cols, &stored_bytes), SL_OK);
+    unsigned char *packed = malloc(p->bytes), *row = malloc(stored_bytes),
+                  *expected = malloc(p->row_bytes);
+    float *x = malloc((size_t)cols * sizeof *x);
+    assert_int_equal(sl_layout_read(s, &l, l.n_vectors, packed), SL_OK);
+    for (int64_t r = 0; r < p->n_rows; r++) {
+        assert_int_equal(sl_source_read_rows(s, 0, p->role, p->row0 + r, 1, row, stored_bytes),
+                         SL_OK);
+        sl_dequantize_row(x, row, stored, cols);
+        if (by_search)
+            sl_pack_row_search(expected, x, cols);
+        else
+            sl_pack_row(expected, x, SL_DTYPE_Q4G64, cols);
+        assert_memory_equal(packed + (size_t)r * p->row_bytes, expected, p->row_bytes);
+    }
+    free(packed);
+    free(row);
+    free(expected);
+    free(x);
+    sl_layout_free(&l);
+    sl_source_close(s);
+}
+
+static void four_bits_are_searched_for_in_checkpoints_alone(void **state) {
+    (void)state;
+    check_packing(SL_TESTS_DIR "/golden/models/llama-gqa", 1);
+    check_packing("dummy:opt-125m", 0);
+}
+
 static void layout_of_a_layer_that_is_not_there_is_refused(void **state) {
     (void)state;
     sl_source *s = must_open("dummy:opt-125m");
@@ -253,6 +294,7 @@ int main(void) {
         cmocka_unit_test(layout_may_be_empty),
         cmocka_unit_test(layout_read_gives_the_rows_of_the_piece),
         cmocka_unit_test(layout_converts_matrices_as_asked),
+        cmocka_unit_test(four_bits_are_searched_for_in_checkpoints_alone),
         cmocka_unit_test(layout_of_a_layer_that_is_not_there_is_refused),
     };
     return cmocka_run_group_tests_name("layout", tests, NULL, NULL);
