@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "cuda/cuda_check.h"
+#include "cuda/cuda_copy.h"
 #include "cuda/cuda_kv.h"
 #include "cuda/cuda_norm.h"
 #include "cuda/cuda_pointwise.h"
@@ -239,6 +240,13 @@ static sl_status open_streams(sl_cuda *cuda) {
     return SL_OK;
 }
 
+/* CUDA loads a kernel with its first launch, and then waits for what is queued: not in a sweep. */
+static sl_status load_small_copies(sl_cuda *cuda) {
+    SL_TRY(sl_cuda_copy_small(cuda->device_ask, cuda->ask, sizeof *cuda->ask,
+                              cuda->stream[SL_STREAM_ANSWER]));
+    return SL_CUDA(cudaStreamSynchronize(cuda->stream[SL_STREAM_ANSWER]), "try a small copy");
+}
+
 static sl_status open_buffers(sl_cuda *cuda, const sl_cuda_options *o) {
     const size_t workspace_bytes = o->workspace_bytes ? o->workspace_bytes : (size_t)32 << 20;
     void *ask = NULL, *answer = NULL;
@@ -281,6 +289,7 @@ sl_status sl_cuda_backend_open(const sl_cuda_options *o, sl_backend **out) {
     SL_GO(open_streams(cuda));
     SL_GO(take_memory(cuda, o->memory_bytes));
     SL_GO(open_buffers(cuda, o));
+    SL_GO(load_small_copies(cuda));
     *out = &cuda->base;
     return SL_OK;
 

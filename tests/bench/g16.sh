@@ -45,9 +45,9 @@ for w in "${workloads[@]}"; do
         --num-prompts 520 --micro-batch 65 --num-micro-batches 2 --max-rows 4096 ;;
     w1f) bench W1f --model dummy:opt-6.7b --weights f16 --cache f16 --weights-at 100,0 \
         --num-prompts 64 --micro-batch 8 --num-micro-batches 1 --max-rows 2048 ;;
-    w2) bench W2 --model dummy:opt-30b --weights f16 --cache f16 --weights-at 4,96 \
+    w2) bench W2 --model dummy:opt-30b --weights f16 --cache f16 --weights-at 2,98 \
         --cache-at 15,85 --cpu-attention 100 --cpu-mem 114GiB --num-prompts 80 --micro-batch 20 \
-        --num-micro-batches 4 --max-rows 2048 ;;
+        --num-micro-batches 4 --max-rows 4096 ;;
     w3) bench W3 --model dummy:opt-30b --weights q4 --cache q4 --weights-at 65,35 \
         --cache-at 5,95 --cpu-attention 60 --cpu-mem 90GiB --num-prompts 512 --micro-batch 64 \
         --num-micro-batches 4 --max-rows 2048 ;;
@@ -55,8 +55,8 @@ for w in "${workloads[@]}"; do
         --weights-at 38,62 --cache-at 5,95 --cpu-attention 80 --cpu-mem 90GiB --num-prompts 384 \
         --micro-batch 48 --num-micro-batches 4 --max-rows 2048 ;;
     w6) bench W6 --model dummy:opt-30b --weights f16 --cache f16 --cpu-mem 24GiB \
-        --disk-dir "${SLUICE_DISK:?}" --num-prompts 16 --gen-len 4 --micro-batch 8 \
-        --num-micro-batches 2 --max-rows 4096 ;;
+        --disk-dir "${SLUICE_DISK:?}" --num-prompts 4 --gen-len 4 --micro-batch 2 \
+        --num-micro-batches 2 --max-rows 1024 ;;
     *) echo "unknown workload $w" >&2 && exit 2 ;;
     esac
 done

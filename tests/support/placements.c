@@ -1,5 +1,6 @@
 #include "support/placements.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -169,18 +170,35 @@ fail:
 }
 
 int placement_compare(const char *what, const placement_outcome *found,
-                      const placement_outcome *expected, float close) {
+                      const placement_outcome *expected, float tolerance, float *largest) {
     int n = 0;
     for (int r = 0; r < PLACEMENT_REQUESTS; r++) {
         for (int k = 0; k < PLACEMENT_TOKENS; k++, n++) {
             const sl_choice *x = &expected->token[r][k], *y = &found->token[r][k];
-            if (x->id == y->id) continue;
             const float margin = x->top[0].logprob - x->top[1].logprob;
-            if (margin < close) break;
-            fprintf(stderr, "%s: request %d, token %d is %d, expected %d by a margin of %g\n", what,
-                    r, k, (int)y->id, (int)x->id, (double)margin);
+            if (x->id != y->id && margin < 2.0f * tolerance) break;
+            const float off = x->id == y->id ? fabsf(x->logprob - y->logprob) : INFINITY;
+            if (off <= tolerance) {
+                if (off > *largest) *largest = off;
+                continue;
+            }
+            fprintf(stderr,
+                    "%s: request %d, token %d is %d (%g), expected %d (%g) by a margin of %g\n",
+                    what, r, k, (int)y->id, (double)y->logprob, (int)x->id, (double)x->logprob,
+                    (double)margin);
             return -1;
         }
     }
     return n;
+}
+
+int placement_same(const placement_outcome *a, const placement_outcome *b) {
+    for (int r = 0; r < PLACEMENT_REQUESTS; r++) {
+        for (int k = 0; k < PLACEMENT_TOKENS; k++) {
+            const sl_choice *x = &a->token[r][k], *y = &b->token[r][k];
+            if (x->id != y->id || memcmp(&x->logprob, &y->logprob, sizeof x->logprob) != 0)
+                return 0;
+        }
+    }
+    return 1;
 }

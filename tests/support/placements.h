@@ -48,9 +48,15 @@ sl_status placement_run(const char *model, const placement *p, sl_dtype weights,
                         const char *disk_dir, const placement_parts *parts, int has_device,
                         placement_outcome *out);
 
-/* Number of tokens compared; -1 (said on stderr) where one differs although the best two of
- * `expected` were further apart than `close`. */
+/* Compares token by token, each request up to the first token that differs.  Log-probabilities of
+ * equal tokens must agree within `tolerance`, and tokens may differ only where the best two of
+ * `expected` were within twice of it.
+ * Returns the number of tokens compared; -1, said on stderr, where that does not hold.
+ * *largest: raised to the largest difference of log-probabilities seen. */
 int placement_compare(const char *what, const placement_outcome *found,
-                      const placement_outcome *expected, float close);
+                      const placement_outcome *expected, float tolerance, float *largest);
+
+/* Whether two outcomes are the same to the bit. */
+int placement_same(const placement_outcome *a, const placement_outcome *b);
 
 #endif

@@ -16,8 +16,11 @@
 #include "cpu/cpu_host_attention.h"
 #include "support/placements.h"
 
-/* Both attend in float32; only the order of sums differs. */
-static const float CLOSE = 1e-3f;
+/* Both attend in float32; only the order of sums differs.  Where keys and values are packed to 4
+ * bits a difference in the last bit can move a code by one. */
+static float tolerance_of(sl_dtype cache) {
+    return cache == SL_DTYPE_F16 ? 5e-4f : 5e-3f;
+}
 
 static const char *const models[] = {"opt", "llama-gqa", "qwen2"};
 enum { N_MODELS = 3 };
@@ -80,6 +83,7 @@ static void check_traffic(const placement *p, const placement_outcome *o, int ha
 
 static void every_placement(const placement_parts *parts, int has_device) {
     int n_compared = 0, n_all = 0;
+    float largest[N_PLACEMENT_PRECISIONS] = {0};
     for (int m = 0; m < N_MODELS; m++) {
         for (int d = 0; d < N_PLACEMENT_PRECISIONS; d++) {
             const sl_dtype *precision = placement_precisions[d];
@@ -97,7 +101,8 @@ static void every_placement(const placement_parts *parts, int has_device) {
                 if (placement_run(models[m], &placements[i], precision[0], precision[1], disk_dir,
                                   parts, has_device, &placed) != SL_OK)
                     fail_msg("%s: %s", what, sl_error_message());
-                const int n = placement_compare(what, &placed, &all, CLOSE);
+                const int n =
+                    placement_compare(what, &placed, &all, tolerance_of(precision[1]), &largest[d]);
                 if (n < 0) fail();
                 n_compared += n;
                 n_all += PLACEMENT_REQUESTS * PLACEMENT_TOKENS;
@@ -105,6 +110,8 @@ static void every_placement(const placement_parts *parts, int has_device) {
             }
         }
     }
+    printf("log-probabilities differ by up to %g (f16), %g (q8), %g (q4), %g (q4, f16)\n",
+           (double)largest[0], (double)largest[1], (double)largest[2], (double)largest[3]);
     assert_true(n_compared > n_all * 9 / 10); /* few places are close */
 }
 
