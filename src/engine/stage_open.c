@@ -273,22 +273,22 @@ void sl_stage_get_stats(const sl_stage *s, sl_stage_stats *out) {
     const sl_weights_size weights = sl_weights_bytes(s->weights);
     sl_disk_stats disk;
     sl_weights_disk_stats(s->weights, &disk);
-    *out = (sl_stage_stats){.disk_read_bytes = disk.read_bytes,
-                            .disk_read_s = disk.read_busy_s,
-                            .uploaded_bytes = sl_weights_uploaded_bytes(s->weights),
-                            .cpu_peak_bytes = cpu_peak_bytes(s),
-                            .gpu_budget_bytes = s->gpu ? sl_tier_budget_bytes(s->gpu) : 0,
-                            .gpu_peak_bytes = s->gpu ? s->device->peak_bytes(s->opt.backend) : 0,
-                            .page_bytes = s->format.page_bytes,
-                            .compute_s = s->busy_s[SL_QUEUE_COMPUTE],
-                            .wait_s = s->wait_s,
-                            .sweep_s = s->sweep_s,
-                            .sent_bytes = s->sent_bytes,
-                            .received_bytes = s->received_bytes,
-                            .n_drains = s->n_drains,
-                            .n_steady_takes = sl_tier_n_taken(s->cpu) +
-                                              (s->gpu ? sl_tier_n_taken(s->gpu) : 0) -
-                                              s->taken_at_start};
+    *out = (sl_stage_stats){
+        .disk_read_bytes = disk.read_bytes,
+        .disk_read_s = disk.read_busy_s,
+        .uploaded_bytes = sl_weights_uploaded_bytes(s->weights),
+        .cpu_peak_bytes = cpu_peak_bytes(s),
+        .gpu_budget_bytes = s->gpu ? s->device->budget_bytes(s->opt.backend) : 0,
+        .gpu_peak_bytes = s->gpu ? s->device->peak_bytes(s->opt.backend) : 0,
+        .page_bytes = s->format.page_bytes,
+        .compute_s = s->busy_s[SL_QUEUE_COMPUTE],
+        .wait_s = s->wait_s,
+        .sweep_s = s->sweep_s,
+        .sent_bytes = s->sent_bytes,
+        .received_bytes = s->received_bytes,
+        .n_drains = s->n_drains,
+        .n_steady_takes =
+            sl_tier_n_taken(s->cpu) + (s->gpu ? sl_tier_n_taken(s->gpu) : 0) - s->taken_at_start};
     count_pages_in_use(s, out);
     memcpy(out->weight_bytes, weights.resident_bytes, sizeof out->weight_bytes);
     memcpy(out->busy_s, s->busy_s, sizeof out->busy_s);

@@ -45,7 +45,7 @@ sl_status sl_tier_open_device(struct sl_backend *be, const sl_device_ops *device
     tier->kind = SL_TIER_GPU;
     tier->be = be;
     tier->device = device;
-    tier->budget_bytes = device->budget_bytes(be);
+    tier->budget_bytes = device->budget_bytes(be) - device->used_bytes(be);
     *out = tier;
     return SL_OK;
 }

@@ -21,7 +21,8 @@ const char *sl_tier_name(sl_tier_kind kind); /* "gpu", "cpu", "disk" */
  * asked for.  Errors: SL_ERR_ARG (zero budget), SL_ERR_NOMEM. */
 sl_status sl_tier_open_cpu(size_t budget_bytes, sl_tier **out);
 
-/* Opens the gpu tier over a device's pool, whose size is the budget.  Memory is not zeroed. */
+/* Opens the gpu tier over a device's pool; the budget is what the backend itself has left of it.
+ * Memory is not zeroed. */
 sl_status sl_tier_open_device(struct sl_backend *be, const sl_device_ops *device, sl_tier **out);
 void sl_tier_close(sl_tier *tier); /* releases all memory that the tier still holds */
 
