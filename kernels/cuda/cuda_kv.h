@@ -59,9 +59,9 @@ sl_status sl_cuda_attend_split(void *out, const void *q, int ldq, int n_heads,
                                const sl_cuda_rows *rows, void *scratch, size_t scratch_bytes,
                                cudaStream_t stream);
 sl_status sl_cuda_attend_sparse(void *out, const void *q, int ldq, int n_heads,
-                                const sl_cuda_pages *pages, float scale, int window,
-                                float sparsity, const sl_cuda_rows *rows, void *scratch,
-                                size_t scratch_bytes, cudaStream_t stream);
+                                const sl_cuda_pages *pages, float scale, int window, float sparsity,
+                                const sl_cuda_rows *rows, void *scratch, size_t scratch_bytes,
+                                cudaStream_t stream);
 sl_status sl_cuda_attend_any(void *out, const void *q, int ldq, int n_heads,
                              const sl_cuda_pages *pages, float scale, int window,
                              const sl_cuda_rows *rows, cudaStream_t stream);
