@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "capacity.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/cpu_host_attention.h"
@@ -57,9 +58,12 @@ static sl_status find_gpu(const sl_profile_ask *ask, int n_devices, sl_machine *
     SL_TRY(sl_cuda_free_bytes(gpu.device, &free_bytes));
     m->gpu = gpu.device;
     m->gpu_bytes = sl_capacity_gpu_bytes(&gpu, free_bytes);
-    if (ask->gpu_mem_bytes > free_bytes)
-        return SL_FAIL(SL_ERR_ARG, "--gpu-mem: found %zu bytes, of which %zu are free",
-                       ask->gpu_mem_bytes, free_bytes);
+    if (ask->gpu_mem_bytes > free_bytes) {
+        char wanted[32], is_free[32];
+        return SL_FAIL(SL_ERR_ARG, "--gpu-mem: found %s, expected at most the %s that are free",
+                       sl_bytes_format(ask->gpu_mem_bytes, wanted, sizeof wanted),
+                       sl_bytes_format(free_bytes, is_free, sizeof is_free));
+    }
     if (ask->gpu_mem_bytes) m->gpu_bytes = ask->gpu_mem_bytes;
     snprintf(m->device, sizeof m->device, "%s", identity.name);
     find_module(module, sizeof module);
@@ -146,7 +150,9 @@ void sl_machine_key(const sl_machine *m, const sl_profile_ask *ask,
 static sl_status open_backend(const sl_machine *m, sl_backend **out) {
 #ifdef SL_CUDA
     if (m->gpu >= 0) {
-        const sl_cuda_options cuda = {.device = m->gpu, .memory_bytes = sl_machine_device_room(m)};
+        const sl_cuda_options cuda = {.device = m->gpu,
+                                      .memory_bytes = sl_machine_device_room(m),
+                                      .n_bound = SL_BOUND_PER_BATCH * SL_MEASURE_MICRO_BATCHES};
         return sl_cuda_backend_open(&cuda, out);
     }
 #endif

@@ -16,6 +16,10 @@
 #include "engine/transport.h"
 #include "store/pinned.h"
 
+/* Micro-batches whose rows are bound at a time: a backend for measuring takes
+ * SL_BOUND_PER_BATCH * SL_MEASURE_MICRO_BATCHES numbers or more, and 4096 rows. */
+enum { SL_MEASURE_MICRO_BATCHES = 2 };
+
 /* done_frac: 0 to 1 of all measurements; what: what is measured now. */
 typedef void (*sl_measure_progress)(void *user, const char *what, double done_frac);
 

@@ -7,7 +7,13 @@
 #include "engine/engine.h"
 #include "model/source.h"
 
-enum { FEW_LAYERS = 2, MANY_LAYERS = 10, MICRO_BATCHES = 2, CONTEXT = 2048, FIRST_STEPS = 8 };
+enum {
+    FEW_LAYERS = 2,
+    MANY_LAYERS = 10,
+    MICRO_BATCHES = SL_MEASURE_MICRO_BATCHES,
+    CONTEXT = 2048,
+    FIRST_STEPS = 8
+};
 
 static int on_token(void *user, int choice, const sl_choice *token) {
     (void)user;
