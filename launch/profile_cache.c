@@ -76,7 +76,6 @@ static sl_status measure(const sl_profile_ask *ask, const sl_machine *m, sl_prof
                          sl_profile_origin *origin) {
     sl_backend *backend = NULL;
     sl_host_attention *host_attention = NULL;
-    const char *disk_engine = "";
     const double start_s = sl_clock_s();
     sl_status st = sl_machine_open(m, &backend, &host_attention);
     SL_GO(ask->transport->ops->agree(ask->transport, st));
@@ -91,9 +90,8 @@ static sl_status measure(const sl_profile_ask *ask, const sl_machine *m, sl_prof
                                         .limit_s = LIMIT_S,
                                         .on_progress = ask->on_progress,
                                         .user = ask->user};
-    SL_GO(sl_measure_machine(&options, out, &disk_engine));
+    SL_GO(sl_measure_machine(&options, out, origin->disk_engine));
     set_names(m, out);
-    snprintf(origin->disk_engine, sizeof origin->disk_engine, "%s", disk_engine);
     origin->measured_s = sl_clock_s() - start_s;
 
 fail:

@@ -33,10 +33,11 @@ typedef struct {
 } sl_profile_ask;
 
 typedef struct {
-    int was_cached;       /* 1: on all ranks; nothing was measured */
-    double measured_s;    /* 0: nothing was measured */
-    char path[1024];      /* this rank's file; "" where there is no folder for it */
-    char disk_engine[32]; /* how the disk was reached; "" without one or from the cache */
+    int was_cached;                    /* 1: on all ranks; nothing was measured */
+    double measured_s;                 /* 0: nothing was measured */
+    char path[1024];                   /* this rank's file; "" where there is no folder for it */
+    char disk_engine[SL_MEASURE_TEXT]; /* how the disk was reached; "" without one or from the cache
+                                        */
 } sl_profile_origin;
 
 /* The profile of this rank, checked.  Where one rank has no file all of them measure, together.

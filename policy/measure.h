@@ -20,6 +20,8 @@
  * SL_BOUND_PER_BATCH * SL_MEASURE_MICRO_BATCHES numbers or more, and 4096 rows. */
 enum { SL_MEASURE_MICRO_BATCHES = 2 };
 
+enum { SL_MEASURE_TEXT = 48 };
+
 /* done_frac: 0 to 1 of all measurements; what: what is measured now. */
 typedef void (*sl_measure_progress)(void *user, const char *what, double done_frac);
 
@@ -47,6 +49,7 @@ typedef struct {
     double end_s;          /* clock at which the time is over */
     const char *what;      /* the part that is measured, its shares of the progress */
     double from_frac, to_frac;
+    char disk_engine[SL_MEASURE_TEXT]; /* sl_disk_engine() of the disk once it is measured */
 } sl_measure;
 
 /* *out is closed with sl_measure_close(), which waits for what is queued.  Errors: SL_ERR_NOMEM. */

@@ -1,5 +1,6 @@
 #include "measure_disk.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -85,7 +86,7 @@ static sl_status measure_sizes(disk_bench *b, sl_profile *p) {
     return SL_OK;
 }
 
-sl_status sl_measure_disk(sl_measure *m, sl_profile *profile, const char **engine_out) {
+sl_status sl_measure_disk(sl_measure *m, sl_profile *profile) {
     disk_bench b = {.m = m};
     void *buffer = NULL;
     sl_status st = SL_OK;
@@ -100,7 +101,7 @@ sl_status sl_measure_disk(sl_measure *m, sl_profile *profile, const char **engin
     memset(buffer, 0x5a, FLIGHT_BYTES); /* no zeros, which some disks do not store */
     SL_GO(sl_disk_open_scratch(m->opt->disk_dir, b.file_bytes, &b.disk));
     SL_GO(measure_sizes(&b, profile));
-    if (engine_out) *engine_out = sl_disk_engine(b.disk);
+    snprintf(m->disk_engine, sizeof m->disk_engine, "%s", sl_disk_engine(b.disk));
 
 fail:
     sl_disk_close(b.disk);

@@ -8,10 +8,9 @@
 #include "measure.h"
 #include "profile.h"
 
-/* Fills disk_read_bps and disk_write_bps; without a folder they stay as they are.  The file that
- * it writes has no name and is gone at the end.
- *   engine_out  how the disk is reached (sl_disk_engine); may be NULL, set with a folder only
+/* Fills disk_read_bps and disk_write_bps, and notes in the measure how the disk is reached; without
+ * a folder all stays as it is.  The file that it writes has no name and is gone at the end.
  * Errors: SL_ERR_IO (folder, space), SL_ERR_NOMEM. */
-sl_status sl_measure_disk(sl_measure *m, sl_profile *profile, const char **engine_out);
+sl_status sl_measure_disk(sl_measure *m, sl_profile *profile);
 
 #endif

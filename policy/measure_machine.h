@@ -14,9 +14,9 @@
  * Ranks begin each part together, so that those of one host share what they will share at work.
  * Takes some 20 seconds with options' sample_s at 0.1, and hardly longer than limit_s on any
  * machine.  Collective; all ranks get the same status.
- *   disk_engine_out  sl_disk_engine() of the disk, "" without one; may be NULL
+ *   disk_engine_out  how the disk is reached: sl_disk_engine(), "" without one; may be NULL
  * Errors: SL_ERR_ARG, SL_ERR_NOMEM, SL_ERR_IO, SL_ERR_DEVICE, SL_ERR_COMM. */
 sl_status sl_measure_machine(const sl_measure_options *options, sl_profile *out,
-                             const char **disk_engine_out);
+                             char disk_engine_out[SL_MEASURE_TEXT]);
 
 #endif
