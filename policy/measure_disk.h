@@ -1,0 +1,16 @@
+/* measure_disk.h - reading and writing a folder's disk by size of request, several under way.
+ *
+ * Layer: policy.  May include: src.  Thread safety: that of the measure.
+ */
+#ifndef SL_POLICY_MEASURE_DISK_H
+#define SL_POLICY_MEASURE_DISK_H
+
+#include "measure.h"
+#include "profile.h"
+
+/* Fills disk_read_bps and disk_write_bps, and notes in the measure how the disk is reached; without
+ * a folder all stays as it is.  The file that it writes has no name and is gone at the end.
+ * Errors: SL_ERR_IO (folder, space), SL_ERR_NOMEM. */
+sl_status sl_measure_disk(sl_measure *m, sl_profile *profile);
+
+#endif
