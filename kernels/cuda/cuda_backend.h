@@ -28,6 +28,10 @@ int sl_cuda_device_count(void);
 /* Memory of a device that nobody uses now; starts CUDA there.  Errors: SL_ERR_DEVICE. */
 sl_status sl_cuda_free_bytes(int device, size_t *out);
 
+/* What a backend with these options takes of its budget itself; the rest is the caller's.  Needs no
+ * device. */
+size_t sl_cuda_overhead_bytes(const sl_cuda_options *options);
+
 /* Opens a device; close with sl_backend_close().  All buffers above are part of the budget; CUDA's
  * own context (some 300 to 500 MiB, kernels' code) is not.
  * Errors: SL_ERR_ARG, SL_ERR_NOMEM (the budget does not fit the device, or the buffers do not fit
