@@ -184,7 +184,7 @@ static void add_host(const maker *k, sl_cost_phase_terms *t, const mean_load *x)
     static const sl_cost_var attends[] = {SL_COST_CACHE_CPU_ATTENDS, SL_COST_CACHE_DISK_ATTENDS};
     const sl_curve *bps = &k->m->host_attend_bps[k->cache_format];
     const double bytes = k->layers * k->batches * k->token_bytes * x->decode_tokens;
-    if (!k->problem->has_device || bps->n == 0 || x->decode_rows <= 0) return;
+    if (!k->problem->has_device || x->decode_rows <= 0) return;
     t->host_jobs_s = k->layers * k->batches * k->m->host_job_s;
     t->split_s = k->layers * k->batches * k->m->layer_s;
     const double rate = sl_curve_at(bps, x->decode_tokens / x->decode_rows);
