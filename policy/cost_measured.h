@@ -73,10 +73,9 @@ typedef struct {
 } sl_cost_phase_terms;
 
 typedef struct {
-    int n_batches;       /* micro-batches of a block that have work */
-    int n_blocks;        /* sweeps of a rank for one turn of every sequence */
-    double weight_bytes; /* of the slice's matrices */
-    double fixed_s;      /* of a sweep */
+    int n_batches;  /* micro-batches of a block that have work */
+    int n_blocks;   /* sweeps of a rank for one turn of every sequence */
+    double fixed_s; /* of a sweep */
     sl_turns turns;
     sl_cost_phase_terms phase[SL_N_PHASES];
 } sl_cost_terms;
@@ -86,6 +85,10 @@ typedef struct {
  * Errors: SL_ERR_ARG (numbers below 1, rates that are missing, named), SL_ERR_NOMEM. */
 sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *policy,
                              double on_device_frac, sl_cost_terms *out);
+
+/* The same where the turns are known: they follow from the block's shape alone. */
+sl_status sl_cost_terms_of_turns(const sl_cost_problem *problem, const sl_policy *policy,
+                                 const sl_turns *turns, double on_device_frac, sl_cost_terms *out);
 
 /* The variables' values in a policy, [SL_COST_N_VARS]. */
 void sl_cost_variables(const sl_policy *policy, int has_device, double *out);

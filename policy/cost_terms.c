@@ -249,11 +249,10 @@ static void count_blocks(const maker *k, const sl_policy *p) {
     out->n_blocks = n_working > k->problem->n_ranks ? n_working : k->problem->n_ranks;
 }
 
-sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *p,
-                             double on_device_frac, sl_cost_terms *out) {
+sl_status sl_cost_terms_of_turns(const sl_cost_problem *problem, const sl_policy *p,
+                                 const sl_turns *turns, double on_device_frac, sl_cost_terms *out) {
     const sl_model_config *c = problem->config;
     const sl_kv_format page = sl_kv_format_make(p->cache_dtype, c->n_kv_heads, c->head_dim);
-    const int blocks = p->blocks_in_flight > 0 ? p->blocks_in_flight : problem->n_ranks;
     maker k = {.problem = problem,
                .c = c,
                .m = problem->profile,
@@ -268,15 +267,22 @@ sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *p,
     k.row_bytes = c->hidden * k.act_bytes;
     SL_TRY(check(&k, p));
     memset(out, 0, sizeof *out);
-    SL_TRY(sl_workload_turns(problem->workload, p->micro_batch, p->num_micro_batches * blocks,
-                             p->max_rows, &out->turns));
+    out->turns = *turns;
     count_blocks(&k, p);
     k.batches = out->n_batches;
     count_weights(&k, p->weights_dtype == SL_DTYPE_AS_STORED ? SL_DTYPE_F16 : p->weights_dtype);
-    k.prompt_len = out->turns.n_prompt_tokens / problem->workload->n_prompts;
-    k.context = k.prompt_len + 0.5 * out->turns.n_tokens / problem->workload->n_prompts;
+    k.prompt_len = turns->n_prompt_tokens / problem->workload->n_prompts;
+    k.context = k.prompt_len + 0.5 * turns->n_tokens / problem->workload->n_prompts;
     for (int i = 0; i < SL_N_PHASES; i++) make_phase(&k, i);
     out->fixed_s = k.m->sweep_s;
-    out->weight_bytes = k.layers * k.weight_bytes;
     return SL_OK;
+}
+
+sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *p,
+                             double on_device_frac, sl_cost_terms *out) {
+    const int blocks = p->blocks_in_flight > 0 ? p->blocks_in_flight : problem->n_ranks;
+    sl_turns turns;
+    SL_TRY(sl_workload_turns(problem->workload, p->micro_batch, p->num_micro_batches * blocks,
+                             p->max_rows, &turns));
+    return sl_cost_terms_of_turns(problem, p, &turns, on_device_frac, out);
 }
