@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "store/kv_cache.h"
+
 sl_status sl_plan_exact_init(const sl_plan_problem *q, sl_plan_exact *out) {
     memset(out, 0, sizeof *out);
     out->q = q;
@@ -30,17 +32,67 @@ static sl_status find_turns(sl_plan_exact *e, const sl_plan_shape *s) {
     return SL_OK;
 }
 
+/* Most that a curve gives. */
+static double fastest(const sl_curve *curve) {
+    double most = 0;
+    for (int i = 0; i < curve->n; i++) most = fmax(most, curve->y[i]);
+    return most;
+}
+
+/* A sweep that decodes reads all weights and the cache of all sequences: what the device does not
+ * hold is copied to it or attended on the host, what both do not hold comes from disk.  INFINITY:
+ * there is no room for it. */
+static double read_s(const sl_plan_exact *e, const sl_plan_shape *shape,
+                     const sl_cost_terms *terms) {
+    const sl_plan_problem *q = e->q;
+    const sl_profile *m = q->profile;
+    const sl_policy p = sl_plan_policy(q, shape);
+    const sl_model_config *c = e->cost.config;
+    const sl_kv_format page = sl_kv_format_make(shape->cache, c->n_kv_heads, c->head_dim);
+    const double seats = (double)shape->micro_batch * shape->num_micro_batches * q->n_ranks;
+    const double tokens = (double)sl_kv_pages_for(p.max_context) * SL_PAGE_TOKENS * seats;
+    const double pages = tokens / SL_PAGE_TOKENS * (double)page.page_bytes * e->cost.n_layers;
+    const double all = weights_of(e, shape->weights)->matrix_bytes + pages;
+    const sl_sweep_load *load = &terms->turns.load[SL_PHASE_DECODE];
+    const double read = load->n_sweeps > 0
+                            ? load->decode_tokens / load->n_sweeps * terms->n_batches / tokens
+                            : 0; /* of the pages' tokens */
+    const double below = all - (q->has_device ? q->budget_bytes[SL_TIER_GPU] : 0);
+    const double on_disk = below - q->budget_bytes[SL_TIER_CPU];
+    double s = 0;
+    if (on_disk > q->budget_bytes[SL_TIER_DISK]) return INFINITY;
+    if (q->has_device && below > 0)
+        s = read * below /
+            (fastest(&m->h2d_bps) + fastest(&m->host_attend_bps[sl_profile_format(shape->cache)]));
+    if (on_disk > 0) s = fmax(s, read * on_disk / fastest(&m->disk_read_bps));
+    return s;
+}
+
 sl_status sl_plan_exact_bound(sl_plan_exact *e, const sl_plan_shape *shape, double *seconds_out) {
     const sl_policy p = sl_plan_policy(e->q, shape);
     sl_cost_terms terms;
     SL_TRY(find_turns(e, shape));
     SL_TRY(sl_cost_terms_of_turns(&e->cost, &p, &e->turns, 1, &terms));
-    *seconds_out = 0;
-    for (int i = 0; i < SL_N_PHASES; i++)
-        if (terms.phase[i].n_sweeps > 0)
-            *seconds_out += terms.phase[i].n_sweeps *
-                            (terms.phase[i].coef[SL_COST_COMPUTE][SL_COST_ONE] + terms.fixed_s);
+    double least_s = read_s(e, shape, &terms);
+    *seconds_out = isinf(least_s) ? INFINITY : 0;
+    for (int i = 0; i < SL_N_PHASES && !isinf(least_s); i++) {
+        const sl_cost_phase_terms *t = &terms.phase[i];
+        const double compute_s = t->coef[SL_COST_COMPUTE][SL_COST_ONE];
+        const double one = i == SL_PHASE_DECODE ? fmax(least_s, compute_s) : compute_s;
+        if (t->n_sweeps > 0) *seconds_out += t->n_sweeps * (one + terms.fixed_s);
+    }
     return SL_OK;
+}
+
+/* Whether the block's buffers alone leave room. */
+static int has_room(const sl_plan_problem *q, const sl_room *room, sl_program_mode mode) {
+    for (int t = 0; t < SL_TIER_COUNT; t++) {
+        double need = room->bytes[t][SL_COST_ONE];
+        if (t == SL_TIER_GPU && !q->has_device) continue;
+        if (t == SL_TIER_GPU && mode.all_on_device) need += room->bytes[t][SL_COST_WEIGHTS_GPU];
+        if (need > q->budget_bytes[t]) return 0;
+    }
+    return 1;
 }
 
 /* One way to run the block; keeps it if it is faster than *seconds. */
@@ -51,8 +103,9 @@ static sl_status solve_mode(sl_plan_exact *e, const sl_plan_shape *shape, sl_pro
     sl_room room;
     double x[SL_COST_N_VARS], s;
     int one;
-    SL_TRY(sl_cost_terms_of_turns(&e->cost, &p, &e->turns, mode.mode.on_host ? 0.5 : 1, &terms));
     SL_TRY(sl_room_make(e->q, shape, weights_of(e, shape->weights), mode.mode, &room));
+    if (!has_room(e->q, &room, mode)) return SL_OK;
+    SL_TRY(sl_cost_terms_of_turns(&e->cost, &p, &e->turns, mode.mode.on_host ? 0.5 : 1, &terms));
     e->n_programs++;
     SL_TRY(sl_program_measured_solve(e->q, &terms, &room, mode, e->q->budget_bytes, &one, &s, x));
     if (!one || (*found && s >= *seconds)) return SL_OK;
@@ -66,25 +119,36 @@ static sl_status solve_mode(sl_plan_exact *e, const sl_plan_shape *shape, sl_pro
     return SL_OK;
 }
 
-sl_status sl_plan_exact_solve(sl_plan_exact *e, const sl_plan_shape *shape, int *found_out,
-                              double *seconds_out) {
+/* All ways to run the block, with the disk or without. */
+static sl_status solve_modes(sl_plan_exact *e, const sl_plan_shape *shape, int uses_disk,
+                             int *found, double *seconds) {
     const sl_plan_problem *q = e->q;
     const int format = sl_profile_format(shape->cache);
-    const int can = q->has_device && q->can_attend_on_host && q->profile->host_attend_bps[format].n;
+    const int can =
+        q->has_device && q->can_attend_on_host && q->profile->host_attend_bps[format].n > 0;
     const int may_hold =
         q->has_device && weights_of(e, shape->weights)->matrix_bytes < q->budget_bytes[SL_TIER_GPU];
-    *found_out = 0;
-    SL_TRY(find_turns(e, shape));
     for (int on_host = 0; on_host <= can; on_host++)
         for (int all = 0; all <= may_hold; all++) {
-            const sl_program_mode mode = {{on_host, 0}, all};
-            SL_TRY(solve_mode(e, shape, mode, found_out, seconds_out));
+            const sl_program_mode mode = {{on_host, 0}, all, uses_disk};
+            SL_TRY(solve_mode(e, shape, mode, found, seconds));
         }
     /* Hidden states leave the device where nothing else fits. */
-    for (int on_host = 0; on_host <= can && q->has_device && !*found_out; on_host++) {
-        const sl_program_mode mode = {{on_host, 1}, 0};
-        SL_TRY(solve_mode(e, shape, mode, found_out, seconds_out));
+    for (int on_host = 0; on_host <= can && q->has_device && !*found; on_host++) {
+        const sl_program_mode mode = {{on_host, 1}, 0, uses_disk};
+        SL_TRY(solve_mode(e, shape, mode, found, seconds));
     }
+    return SL_OK;
+}
+
+sl_status sl_plan_exact_solve(sl_plan_exact *e, const sl_plan_shape *shape, int uses_disk,
+                              int *found_out, double *seconds_out) {
+    const int has_disk = e->q->budget_bytes[SL_TIER_DISK] > 0;
+    *found_out = 0;
+    SL_TRY(find_turns(e, shape));
+    if (!uses_disk) SL_TRY(solve_modes(e, shape, 0, found_out, seconds_out));
+    if (uses_disk || (has_disk && !*found_out))
+        SL_TRY(solve_modes(e, shape, 1, found_out, seconds_out));
     return SL_OK;
 }
 

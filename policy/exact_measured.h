@@ -28,12 +28,13 @@ typedef struct {
 
 sl_status sl_plan_exact_init(const sl_plan_problem *problem, sl_plan_exact *out);
 
-/* Seconds of computation that no placement avoids. */
+/* Seconds of computation and reading that no placement avoids; INFINITY: there is no room. */
 sl_status sl_plan_exact_bound(sl_plan_exact *e, const sl_plan_shape *shape, double *seconds_out);
 
-/* Solves the shape's programs; *seconds_out: of the best. */
-sl_status sl_plan_exact_solve(sl_plan_exact *e, const sl_plan_shape *shape, int *found_out,
-                              double *seconds_out);
+/* Solves the shape's programs; *seconds_out: of the best.  Disk, where there is one, is used if
+ * nothing fits without, or if uses_disk says so. */
+sl_status sl_plan_exact_solve(sl_plan_exact *e, const sl_plan_shape *shape, int uses_disk,
+                              int *found_out, double *seconds_out);
 
 /* Rounds the solution found last, and where that takes more than there is, solves again with as
  * much less.  *found_out 0: it does not come to an end within the budgets. */

@@ -20,8 +20,8 @@ static int col_of(int var) {
 
 /* Whether a variable may be above 0. */
 static int may_be(const sl_plan_problem *q, sl_program_mode mode, int var) {
-    const int has_disk = q->budget_bytes[SL_TIER_DISK] > 0 && q->profile->disk_read_bps.n > 0 &&
-                         q->profile->disk_write_bps.n > 0;
+    const int has_disk = mode.uses_disk && q->budget_bytes[SL_TIER_DISK] > 0 &&
+                         q->profile->disk_read_bps.n > 0 && q->profile->disk_write_bps.n > 0;
     switch (var) {
     case SL_COST_WEIGHTS_GPU:
     case SL_COST_CACHE_GPU:

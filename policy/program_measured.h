@@ -12,6 +12,7 @@
 typedef struct {
     sl_room_mode mode;
     int all_on_device; /* 1: no weights are streamed, and rings hold nothing up */
+    int uses_disk;
 } sl_program_mode;
 
 /* Columns: the shares' variables without ONE, then a sweep's time in ms by phase.  Rows: sums of

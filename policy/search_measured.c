@@ -9,17 +9,21 @@
 /* What has been tried, and how long it takes; INFINITY: it does not fit. */
 typedef struct {
     sl_plan_shape shape;
-    double bound_s; /* of computation alone */
+    double bound_s; /* that no placement avoids */
     double total_s;
 } tried;
 
-enum { MAX_TRIED = 8192, MAX_CLIMB = 24 };
+enum { MAX_TRIED = 16384, MAX_CLIMB = 24 };
+
+/* Products run at their full rate long before. */
+enum { MOST_ROWS = 8192 };
 
 typedef struct {
     sl_plan_exact exact; /* what shapes share */
     const sl_plan_problem *q;
     tried *tried; /* [n] */
     int n, n_fitting;
+    int uses_disk; /* 1: the disk is used even where the rest holds all */
     sl_measured_found found;
 } search;
 
@@ -53,6 +57,7 @@ static int longest_prompt(const sl_workload *w) {
 static int is_useful(const sl_plan_problem *q, const sl_plan_shape *s) {
     const int n_prompts = q->workload->n_prompts, blocks = q->n_ranks;
     if (s->max_rows < s->micro_batch) return 0;
+    if (q->max_rows == 0 && s->max_rows > MOST_ROWS) return 0;
     if (q->max_rows == 0 && s->max_rows / 4 >= (double)s->micro_batch * longest_prompt(q->workload))
         return 0;
     const long seats = (long)s->micro_batch * s->num_micro_batches * blocks;
@@ -142,15 +147,22 @@ static void keep(search *s, const sl_measured_plan *plan) {
     }
 }
 
+/* A little beyond the best: a runner-up is wanted, and programs are no bounds to the digit. */
+static double worst_of_use(const sl_measured_found *f) {
+    if (!f->is_feasible) return INFINITY;
+    const double near = 1.1 * f->best.cost.total_s;
+    return f->has_second ? fmin(near, fmax(f->second.cost.total_s, 1.01 * f->best.cost.total_s))
+                         : near;
+}
+
 static sl_status try_one(search *s, tried *t, int *better_out) {
     sl_measured_plan plan;
     double lp_s;
     int found;
-    /* A little beyond the best: a runner-up is wanted, and programs are no bounds to the digit. */
-    const double worst = s->found.is_feasible ? 1.1 * s->found.best.cost.total_s : INFINITY;
+    const double worst = worst_of_use(&s->found);
     *better_out = 0;
     if (t->bound_s >= worst) return SL_OK;
-    SL_TRY(sl_plan_exact_solve(&s->exact, &t->shape, &found, &lp_s));
+    SL_TRY(sl_plan_exact_solve(&s->exact, &t->shape, s->uses_disk, &found, &lp_s));
     if (!found || lp_s >= worst) return SL_OK;
     SL_TRY(sl_plan_exact_round(&s->exact, &found, &plan.policy, &plan.cost, &plan.memory));
     if (!found) return SL_OK;
@@ -202,6 +214,17 @@ static sl_status climb(search *s) {
     return SL_OK;
 }
 
+/* A part on disk may let more of the rest be where it is used. */
+static sl_status try_disk(search *s) {
+    int better;
+    tried t = {.shape = s->found.best.shape, .total_s = INFINITY};
+    if (s->q->budget_bytes[SL_TIER_DISK] <= 0 || s->found.best.policy.disk_dir) return SL_OK;
+    s->uses_disk = 1;
+    const sl_status st = try_one(s, &t, &better);
+    s->uses_disk = 0;
+    return st;
+}
+
 static sl_status find_shortage(search *s) {
     const sl_plan_problem *q = s->q;
     sl_plan_shape small = {q->micro_batch ? q->micro_batch : 1,
@@ -220,6 +243,7 @@ static sl_status run(search *s) {
     qsort(s->tried, (size_t)s->n, sizeof *s->tried, by_bound);
     for (int i = 0, n = s->n; i < n; i++) SL_TRY(try_one(s, &s->tried[i], &better));
     if (s->found.is_feasible) SL_TRY(climb(s));
+    if (s->found.is_feasible) SL_TRY(try_disk(s));
     if (!s->found.is_feasible && s->n_fitting == 0) SL_TRY(find_shortage(s));
     if (s->found.is_feasible || s->n_fitting == 0) s->found.least_request_s = 0;
     s->found.n_shapes = s->n;

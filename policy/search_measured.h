@@ -2,7 +2,8 @@
  *
  * Block shapes and precisions are enumerated; for each, linear programs give the fastest shares
  * that fit, and what is promising is rounded to whole sequences, measured and timed exactly.
- * Shapes are left out only if their computation alone takes longer than the best policy found.
+ * Shapes are left out only if what no placement of them avoids takes longer than the best policy
+ * that was found.
  * Layer: policy.  May include: src, glpk.  Thread safety: pure functions.
  */
 #ifndef SL_POLICY_SEARCH_MEASURED_H

@@ -33,7 +33,7 @@ static sl_status relax(const sl_lp *lp, int memory_row, int only, double *slack_
 /* The least that helps with hidden states kept or sent away, whichever is less. */
 static sl_status add_mode(const sl_plan_problem *q, const sl_plan_shape *shape,
                           const sl_room_weights *w, int travels, sl_measured_shortage *s) {
-    const sl_program_mode mode = {.mode = {.travels = travels}};
+    const sl_program_mode mode = {.mode = {.travels = travels}, .uses_disk = 1};
     const sl_cost_problem problem = sl_plan_cost_problem(q);
     const sl_policy p = sl_plan_policy(q, shape);
     sl_cost_terms terms;
