@@ -158,12 +158,19 @@ static double on_device(const double *x, int has_device) {
 }
 
 sl_status sl_cost_measured(const sl_cost_problem *problem, const sl_policy *policy, sl_cost *out) {
+    sl_turns turns;
+    SL_TRY(sl_cost_turns(problem, policy, &turns));
+    return sl_cost_measured_of_turns(problem, policy, &turns, out);
+}
+
+sl_status sl_cost_measured_of_turns(const sl_cost_problem *problem, const sl_policy *policy,
+                                    const sl_turns *turns, sl_cost *out) {
     double x[SL_COST_N_VARS], longest_s = 0;
     sl_cost_terms terms;
     sl_cost c;
     memset(&c, 0, sizeof c);
     sl_cost_variables(policy, problem->has_device, x);
-    SL_TRY(sl_cost_terms_make(problem, policy, on_device(x, problem->has_device), &terms));
+    SL_TRY(sl_cost_terms_make(problem, policy, turns, on_device(x, problem->has_device), &terms));
     for (int p = 0; p < SL_N_PHASES; p++) {
         SL_TRY(evaluate_phase(problem, &terms, p, x, &c.phase[p]));
         longest_s += c.phase[p].n_sweeps * c.phase[p].queue_s[c.phase[p].longest];

@@ -80,15 +80,14 @@ typedef struct {
     sl_cost_phase_terms phase[SL_N_PHASES];
 } sl_cost_terms;
 
+/* Turns of a policy's blocks. */
+sl_status sl_cost_turns(const sl_cost_problem *problem, const sl_policy *policy, sl_turns *out);
+
 /* The policy's block and precision count; its shares do not, but for on_device_frac: about how many
  * sequences attend on the device, at which its rate is read.
  * Errors: SL_ERR_ARG (numbers below 1, rates that are missing, named), SL_ERR_NOMEM. */
 sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *policy,
-                             double on_device_frac, sl_cost_terms *out);
-
-/* The same where the turns are known: they follow from the block's shape alone. */
-sl_status sl_cost_terms_of_turns(const sl_cost_problem *problem, const sl_policy *policy,
-                                 const sl_turns *turns, double on_device_frac, sl_cost_terms *out);
+                             const sl_turns *turns, double on_device_frac, sl_cost_terms *out);
 
 /* The variables' values in a policy, [SL_COST_N_VARS]. */
 void sl_cost_variables(const sl_policy *policy, int has_device, double *out);
@@ -113,5 +112,7 @@ typedef struct {
 
 /* Errors: as sl_cost_terms_make(). */
 sl_status sl_cost_measured(const sl_cost_problem *problem, const sl_policy *policy, sl_cost *out);
+sl_status sl_cost_measured_of_turns(const sl_cost_problem *problem, const sl_policy *policy,
+                                    const sl_turns *turns, sl_cost *out);
 
 #endif

@@ -249,8 +249,8 @@ static void count_blocks(const maker *k, const sl_policy *p) {
     out->n_blocks = n_working > k->problem->n_ranks ? n_working : k->problem->n_ranks;
 }
 
-sl_status sl_cost_terms_of_turns(const sl_cost_problem *problem, const sl_policy *p,
-                                 const sl_turns *turns, double on_device_frac, sl_cost_terms *out) {
+sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *p,
+                             const sl_turns *turns, double on_device_frac, sl_cost_terms *out) {
     const sl_model_config *c = problem->config;
     const sl_kv_format page = sl_kv_format_make(p->cache_dtype, c->n_kv_heads, c->head_dim);
     maker k = {.problem = problem,
@@ -278,11 +278,8 @@ sl_status sl_cost_terms_of_turns(const sl_cost_problem *problem, const sl_policy
     return SL_OK;
 }
 
-sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *p,
-                             double on_device_frac, sl_cost_terms *out) {
+sl_status sl_cost_turns(const sl_cost_problem *problem, const sl_policy *p, sl_turns *out) {
     const int blocks = p->blocks_in_flight > 0 ? p->blocks_in_flight : problem->n_ranks;
-    sl_turns turns;
-    SL_TRY(sl_workload_turns(problem->workload, p->micro_batch, p->num_micro_batches * blocks,
-                             p->max_rows, &turns));
-    return sl_cost_terms_of_turns(problem, p, &turns, on_device_frac, out);
+    return sl_workload_turns(problem->workload, p->micro_batch, p->num_micro_batches * blocks,
+                             p->max_rows, out);
 }

@@ -9,6 +9,7 @@ sl_status sl_plan_exact_init(const sl_plan_problem *q, sl_plan_exact *out) {
     memset(out, 0, sizeof *out);
     out->q = q;
     out->cost = sl_plan_cost_problem(q);
+    out->method = SL_LP_PLAIN;
     for (int w = 0; w < q->n_weights; w++)
         SL_TRY(sl_room_weights_make(q, q->weights[w], &out->weights[w]));
     return SL_OK;
@@ -72,7 +73,7 @@ sl_status sl_plan_exact_bound(sl_plan_exact *e, const sl_plan_shape *shape, doub
     const sl_policy p = sl_plan_policy(e->q, shape);
     sl_cost_terms terms;
     SL_TRY(find_turns(e, shape));
-    SL_TRY(sl_cost_terms_of_turns(&e->cost, &p, &e->turns, 1, &terms));
+    SL_TRY(sl_cost_terms_make(&e->cost, &p, &e->turns, 1, &terms));
     double least_s = read_s(e, shape, &terms);
     *seconds_out = isinf(least_s) ? INFINITY : 0;
     for (int i = 0; i < SL_N_PHASES && !isinf(least_s); i++) {
@@ -105,9 +106,10 @@ static sl_status solve_mode(sl_plan_exact *e, const sl_plan_shape *shape, sl_pro
     int one;
     SL_TRY(sl_room_make(e->q, shape, weights_of(e, shape->weights), mode.mode, &room));
     if (!has_room(e->q, &room, mode)) return SL_OK;
-    SL_TRY(sl_cost_terms_of_turns(&e->cost, &p, &e->turns, mode.mode.on_host ? 0.5 : 1, &terms));
+    SL_TRY(sl_cost_terms_make(&e->cost, &p, &e->turns, mode.mode.on_host ? 0.5 : 1, &terms));
     e->n_programs++;
-    SL_TRY(sl_program_measured_solve(e->q, &terms, &room, mode, e->q->budget_bytes, &one, &s, x));
+    SL_TRY(sl_program_measured_solve(e->q, &terms, &room, mode, e->q->budget_bytes, e->method, &one,
+                                     &s, x));
     if (!one || (*found && s >= *seconds)) return SL_OK;
     *found = 1;
     *seconds = s;
@@ -199,13 +201,16 @@ static sl_policy policy_of(const sl_plan_exact *e) {
 }
 
 /* Takes what is too much off the program's budgets; 1 if all fit. */
-static int tighten(const sl_plan_problem *q, const sl_measure *m, double *budget_bytes) {
+static int tighten(const sl_plan_problem *q, const sl_measure *m, double *budget_bytes,
+                   double *over_bytes) {
     int fits = 1;
     for (int t = 0; t < SL_TIER_COUNT; t++) {
+        over_bytes[t] = 0;
         if (t == SL_TIER_GPU && !q->has_device) continue;
         const double over = (double)m->need_bytes[t] - q->budget_bytes[t];
         if (over <= 0) continue;
         fits = 0;
+        over_bytes[t] = over;
         budget_bytes[t] -= 1.05 * over + 4096;
     }
     return fits;
@@ -222,15 +227,16 @@ sl_status sl_plan_exact_round(sl_plan_exact *e, int *found_out, sl_policy *polic
         sl_measure m;
         e->n_measured++;
         SL_TRY(sl_plan_measure(e->q, &p, 0, &m));
-        if (tighten(e->q, &m, budget_bytes)) {
-            SL_TRY(sl_cost_measured(&e->cost, &p, cost_out));
+        if (tighten(e->q, &m, budget_bytes, e->over_bytes)) {
+            SL_TRY(find_turns(e, &e->shape));
+            SL_TRY(sl_cost_measured_of_turns(&e->cost, &p, &e->turns, cost_out));
             *policy_out = p;
             *memory_out = m;
             return SL_OK;
         }
         e->n_programs++;
         SL_TRY(sl_program_measured_solve(e->q, &e->terms, &e->room, e->mode, budget_bytes,
-                                         found_out, &seconds, e->x));
+                                         e->method, found_out, &seconds, e->x));
     }
     *found_out = 0;
     return SL_OK;

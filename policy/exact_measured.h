@@ -13,6 +13,7 @@
 typedef struct {
     const sl_plan_problem *q; /* borrowed */
     sl_cost_problem cost;
+    sl_lp_method method;                         /* of the programs */
     sl_room_weights weights[SL_PROFILE_FORMATS]; /* of the problem's precisions */
     int n_programs, n_measured;
     /* Of the shape bounded last. */
@@ -24,6 +25,7 @@ typedef struct {
     sl_cost_terms terms;
     sl_room room;
     double x[SL_COST_N_VARS];
+    double over_bytes[SL_TIER_COUNT]; /* what the placement measured last takes too much */
 } sl_plan_exact;
 
 sl_status sl_plan_exact_init(const sl_plan_problem *problem, sl_plan_exact *out);

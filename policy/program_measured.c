@@ -102,6 +102,8 @@ static sl_status fill(const sl_plan_problem *q, const sl_cost_terms *terms, cons
                       int *memory_row_out) {
     for (int v = 1; v < SL_COST_N_VARS; v++)
         SL_TRY(sl_lp_set_col(lp, col_of(v), 0, may_be(q, mode, v) ? 1 : 0, 0));
+    /* Those that all stay do not travel, and take other places. */
+    if (mode.mode.travels) SL_TRY(sl_lp_set_col(lp, col_of(SL_COST_HIDDEN_GPU), 0, 0.9, 0));
     for (int p = 0; p < SL_N_PHASES; p++)
         SL_TRY(sl_lp_set_col(lp, N_SHARES + p, 0, INFINITY, terms->phase[p].n_sweeps));
     SL_TRY(add_sum(lp, SL_COST_WEIGHTS_GPU, SL_COST_WEIGHTS_DISK));
@@ -132,17 +134,17 @@ sl_status sl_program_measured(const sl_plan_problem *q, const sl_cost_terms *ter
 
 sl_status sl_program_measured_solve(const sl_plan_problem *q, const sl_cost_terms *terms,
                                     const sl_room *room, sl_program_mode mode,
-                                    const double *budget_bytes, int *found_out, double *seconds_out,
-                                    double *x_out) {
+                                    const double *budget_bytes, sl_lp_method method, int *found_out,
+                                    double *seconds_out, double *x_out) {
     sl_lp *lp = NULL;
     sl_lp_outcome outcome;
     double x[N_COLS];
     int row;
     SL_TRY(sl_program_measured(q, terms, room, mode, budget_bytes, &lp, &row));
-    const sl_status st = sl_lp_solve(lp, SL_LP_AUTO, x, &outcome);
+    const sl_status st = sl_lp_solve(lp, method, x, &outcome);
     sl_lp_close(lp);
-    if (st != SL_OK) return st;
-    *found_out = outcome == SL_LP_OPTIMAL;
+    if (st != SL_OK && method == SL_LP_AUTO) return st;
+    *found_out = st == SL_OK && outcome == SL_LP_OPTIMAL;
     if (!*found_out) return SL_OK;
     x_out[SL_COST_ONE] = 1;
     memcpy(x_out + 1, x, N_SHARES * sizeof *x);

@@ -214,15 +214,31 @@ static sl_status climb(search *s) {
     return SL_OK;
 }
 
-/* A part on disk may let more of the rest be where it is used. */
-static sl_status try_disk(search *s) {
+/* Once more the smallest blocks, with programs that are sure to be solved. */
+static sl_status try_surely(search *s) {
+    enum { MOST = 64 };
+    int better, n = 0;
+    s->exact.method = SL_LP_AUTO;
+    for (int i = 0; i < s->n && n < MOST; i++) {
+        const sl_plan_shape *shape = &s->tried[i].shape;
+        if (!s->q->micro_batch && shape->micro_batch > 2) continue;
+        if (!s->q->num_micro_batches && shape->num_micro_batches > 1) continue;
+        n++;
+        SL_TRY(try_one(s, &s->tried[i], &better));
+    }
+    return SL_OK;
+}
+
+/* The best block again, with programs that are sure, and with a part on disk, which may let more of
+ * the rest be where it is used. */
+static sl_status polish(search *s) {
     int better;
     tried t = {.shape = s->found.best.shape, .total_s = INFINITY};
+    s->exact.method = SL_LP_AUTO;
+    SL_TRY(try_one(s, &t, &better));
     if (s->q->budget_bytes[SL_TIER_DISK] <= 0 || s->found.best.policy.disk_dir) return SL_OK;
     s->uses_disk = 1;
-    const sl_status st = try_one(s, &t, &better);
-    s->uses_disk = 0;
-    return st;
+    return try_one(s, &t, &better);
 }
 
 static sl_status find_shortage(search *s) {
@@ -231,7 +247,24 @@ static sl_status find_shortage(search *s) {
                            q->num_micro_batches ? q->num_micro_batches : 1, q->max_rows,
                            q->weights[q->n_weights - 1], q->caches[q->n_caches - 1]};
     if (small.max_rows == 0) small.max_rows = small.micro_batch < 64 ? 64 : small.micro_batch;
-    return sl_shortage_measured(q, &small, &s->found.shortage);
+    sl_measured_shortage *lacks = &s->found.shortage;
+    SL_TRY(sl_shortage_measured(q, &small, lacks));
+    double sum = 0;
+    for (int t = 0; t < SL_TIER_COUNT; t++) sum += lacks->together_bytes[t];
+    if (sum > 0) return SL_OK;
+    /* Shares that fit are there, but not in whole sequences and pieces. */
+    sl_policy policy;
+    sl_cost cost;
+    sl_measure memory;
+    double seconds;
+    int found;
+    SL_TRY(sl_plan_exact_solve(&s->exact, &small, 0, &found, &seconds));
+    if (found) SL_TRY(sl_plan_exact_round(&s->exact, &found, &policy, &cost, &memory));
+    for (int t = 0; t < SL_TIER_COUNT; t++)
+        lacks->together_bytes[t] = lacks->alone_bytes[t] = s->exact.over_bytes[t];
+    for (int t = 0; t < SL_TIER_COUNT; t++)
+        if (lacks->alone_bytes[t] == 0) lacks->alone_bytes[t] = INFINITY;
+    return SL_OK;
 }
 
 static sl_status run(search *s) {
@@ -242,8 +275,9 @@ static sl_status run(search *s) {
                        s->q->micro_batch, s->q->num_micro_batches, s->q->max_rows);
     qsort(s->tried, (size_t)s->n, sizeof *s->tried, by_bound);
     for (int i = 0, n = s->n; i < n; i++) SL_TRY(try_one(s, &s->tried[i], &better));
+    if (s->n_fitting == 0) SL_TRY(try_surely(s));
     if (s->found.is_feasible) SL_TRY(climb(s));
-    if (s->found.is_feasible) SL_TRY(try_disk(s));
+    if (s->found.is_feasible) SL_TRY(polish(s));
     if (!s->found.is_feasible && s->n_fitting == 0) SL_TRY(find_shortage(s));
     if (s->found.is_feasible || s->n_fitting == 0) s->found.least_request_s = 0;
     s->found.n_shapes = s->n;

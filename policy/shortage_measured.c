@@ -36,12 +36,14 @@ static sl_status add_mode(const sl_plan_problem *q, const sl_plan_shape *shape,
     const sl_program_mode mode = {.mode = {.travels = travels}, .uses_disk = 1};
     const sl_cost_problem problem = sl_plan_cost_problem(q);
     const sl_policy p = sl_plan_policy(q, shape);
+    sl_turns turns;
     sl_cost_terms terms;
     sl_room room;
     sl_lp *lp = NULL;
     int row, helps;
     double slack[SL_TIER_COUNT], sum = 0, before = 0;
-    SL_TRY(sl_cost_terms_make(&problem, &p, 1, &terms));
+    SL_TRY(sl_cost_turns(&problem, &p, &turns));
+    SL_TRY(sl_cost_terms_make(&problem, &p, &turns, 1, &terms));
     SL_TRY(sl_room_make(q, shape, w, mode.mode, &room));
     SL_TRY(sl_program_measured(q, &terms, &room, mode, q->budget_bytes, &lp, &row));
     sl_status st = relax(lp, row, -1, slack, &helps);
