@@ -15,9 +15,9 @@ typedef struct {
     int uses_disk;
 } sl_program_mode;
 
-/* Columns: the shares' variables without ONE, then a sweep's time in ms by phase.  Rows: sums of
- * shares, times, and the memory rows, in GiB, from *memory_row_out on: gpu, cpu, disk, and host
- * memory while weights are loaded.  The caller closes *out.
+/* Columns: the shares' variables without ONE, then a sweep's time by phase, in units of what it
+ * takes at least.  Rows: sums of shares, times, and the memory rows, in GiB, from *memory_row_out
+ * on: gpu, cpu, disk, and host memory while weights are loaded.  The caller closes *out.
  *   budget_bytes  [SL_TIER_COUNT]
  * Errors: SL_ERR_NOMEM. */
 enum { SL_PROGRAM_N_MEMORY_ROWS = SL_TIER_COUNT + 1 };

@@ -8,7 +8,7 @@
 static const double gib = 1073741824.0;
 
 /* Room for the steps between whole pieces and sequences. */
-static const double margin = 1.01;
+static const double margin = 1.03;
 
 enum { N_GROUPS = SL_TIER_COUNT };
 

@@ -16,7 +16,7 @@
 #include "policy_fixture.h"
 #include "search_measured.h"
 
-enum { N_RANDOM = 10000, N_RANDOM_WHOLE = 40 };
+enum { N_RANDOM = 10000, N_RANDOM_WHOLE = 16 };
 static const double longest_s = 5;
 
 static size_t backend_bytes(int max_rows, int num_micro_batches) {
@@ -185,7 +185,7 @@ static void what_is_missing_helps(void **state) {
             assert_false(found.is_feasible);
         }
         assert_true(n > 0);
-        assert_int_equal(s.fits_in_4_bits, i != 1);
+        assert_true(s.fits_in_4_bits);
     }
     sl_source_close(source);
 }
@@ -315,7 +315,6 @@ static void whole_searches_end_in_time(void **state) {
         if (sl_search_measured(&q, &found) != SL_OK) fail_msg("%d: %s", i, sl_error_message());
         const double spent_s = sl_clock_s() - start_s;
         if (spent_s > worst_s) worst_s = spent_s;
-        if(getenv("SHOW")) printf("%d %s %.2f s, %d shapes %d programs %d measured, %d prompts %d/%d ok %d dev %d\n", i, models[i%4], spent_s, found.n_shapes, found.n_programs, found.n_measured, w.n_prompts, w.bin[0].prompt_len, w.bin[0].gen_len, found.is_feasible, q.has_device);
         check_answer(&q, &found);
         sl_source_close(source);
     }
