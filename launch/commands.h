@@ -34,6 +34,8 @@ sl_status sl_cmd_bench(const sl_launch *launch, int argc, char **argv, int first
                        uint64_t *n_refused_out);
 sl_status sl_cmd_plan(const sl_launch *launch, int argc, char **argv, int first,
                       uint64_t *n_refused_out);
+sl_status sl_cmd_profile(const sl_launch *launch, int argc, char **argv, int first,
+                         uint64_t *n_refused_out);
 sl_status sl_cmd_inspect(const sl_launch *launch, int argc, char **argv, int first,
                          uint64_t *n_refused_out);
 sl_status sl_cmd_version(const sl_launch *launch, int argc, char **argv, int first,

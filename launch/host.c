@@ -169,3 +169,16 @@ size_t sl_host_available_bytes(const char *root) {
     visit_groups(root, "memory", visit_memory, &left);
     return left.bytes;
 }
+
+void sl_host_processor_name(const char *root, char *buf, size_t buf_bytes) {
+    char path[PATH_BYTES], text[TEXT_BYTES / 8];
+    snprintf(buf, buf_bytes, "unknown processor");
+    snprintf(path, sizeof path, "%s/proc/cpuinfo", root);
+    if (!read_text(path, text, sizeof text)) return;
+    const char *at = strstr(text, "model name");
+    if (at) at = strchr(at, ':');
+    if (!at) return;
+    at += 1 + strspn(at + 1, " \t");
+    const size_t length = strcspn(at, "\n");
+    if (length > 0) snprintf(buf, buf_bytes, "%.*s", (int)length, at);
+}

@@ -25,4 +25,8 @@ double sl_host_cpu_quota(const char *root);
  * cannot be told.  Page cache that the kernel would drop counts as available. */
 size_t sl_host_available_bytes(const char *root);
 
+/* The processors' model as /proc/cpuinfo names it, such as "AMD EPYC 7763 64-Core Processor", and
+ * "unknown processor" where it does not.  Always ends with a zero. */
+void sl_host_processor_name(const char *root, char *buf, size_t buf_bytes);
+
 #endif

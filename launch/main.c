@@ -22,6 +22,7 @@ static const subcommand subcommands[] = {
     {"run", "answer a file of requests", sl_cmd_run},
     {"bench", "measure prefill and decode on random prompts", sl_cmd_bench},
     {"plan", "predict the fastest block shape and placement", sl_cmd_plan},
+    {"profile", "measure what this machine can do", sl_cmd_profile},
     {"inspect", "show what a model is made of", sl_cmd_inspect},
     {"version", "show the version and what is built in", sl_cmd_version},
 };
@@ -33,8 +34,9 @@ static void print_usage(FILE *stream) {
                     "throughput counts.\n\nCommands:\n");
     for (int i = 0; i < N_SUBCOMMANDS; i++)
         fprintf(stream, "  %-10s %s\n", subcommands[i].name, subcommands[i].summary);
-    fprintf(stream, "\n`sluice COMMAND --help` shows the options of each. Under mpirun, run and "
-                    "bench split\nthe model's layers among the ranks.\n");
+    fprintf(stream,
+            "\n`sluice COMMAND --help` shows the options of each. Under mpirun, run and "
+            "bench split\nthe model's layers among the ranks, and profile measures each.\n");
 }
 
 static const subcommand *find_subcommand(const char *name) {

@@ -4,16 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
 
 #include "base/clock.h"
+#include "capacity.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/cpu_host_attention.h"
 #ifdef SL_CUDA
 #include "cuda/cuda_backend.h"
 #endif
-#include "host.h"
 #include "model/layout.h"
 
 const char *const sl_setup_weights[] = {"stored", "f32", "f16", "q8", "q4", NULL};
@@ -54,97 +52,7 @@ void sl_setup_close(sl_setup *setup) {
     *setup = (sl_setup){0};
 }
 
-/* ---- processors and memory ---- */
-
-typedef struct {
-    char host[256];
-    uint8_t mask[SL_HOST_MASK_BYTES];
-} rank_place;
-
-static int overlap(const uint8_t *a, const uint8_t *b) {
-    for (int i = 0; i < SL_HOST_MASK_BYTES; i++) {
-        if (a[i] & b[i]) return 1;
-    }
-    return 0;
-}
-
-static int count_bits(const uint8_t *mask) {
-    int count = 0;
-    for (int i = 0; i < SL_HOST_MASK_BYTES; i++) count += __builtin_popcount(mask[i]);
-    return count;
-}
-
-/* mpirun binds each of one or two ranks to a single processor by default, which is rarely what is
- * wanted of a program with threads.  The launcher itself is not bound: its mask says what the ranks
- * of this host could have. */
-static void warn_if_bound(const sl_setup *setup, const rank_place *places, int n_mine) {
-    uint8_t used[SL_HOST_MASK_BYTES] = {0}, could[SL_HOST_MASK_BYTES];
-    const int n_could = sl_host_processors(getppid(), could);
-    for (int r = 0; r < setup->transport->n_ranks; r++) {
-        if (strcmp(places[r].host, places[0].host) != 0) continue;
-        for (int i = 0; i < SL_HOST_MASK_BYTES; i++) used[i] |= places[r].mask[i];
-    }
-    if (setup->options->quiet || count_bits(used) >= n_could) return;
-    fprintf(stderr,
-            "sluice: note: this rank is bound to %d of %d processors; `mpirun --bind-to none` lets "
-            "the ranks use all of them\n",
-            n_mine, n_could);
-}
-
-/* Collective.  The processors of this rank, divided among the ranks of its host that may run on any
- * of the same ones. */
-static sl_status choose_threads(const sl_setup *setup, int *out) {
-    const int n_ranks = setup->transport->n_ranks, rank = setup->transport->rank;
-    const sl_mpi_info *info = &setup->launch->info;
-    rank_place mine = {{0}, {0}};
-    sl_status st = SL_OK;
-    rank_place *places = calloc((size_t)n_ranks, sizeof *places);
-    if (!places) st = SL_FAIL(SL_ERR_NOMEM, "%d ranks: out of host memory", n_ranks);
-    SL_GO(sl_setup_agree(setup, st));
-
-    snprintf(mine.host, sizeof mine.host, "%s", info->host);
-    const int n_mine = sl_host_processors(0, mine.mask);
-    SL_GO(setup->transport->ops->gather(setup->transport, &mine, sizeof mine, places));
-    SL_GO(setup->transport->ops->broadcast(setup->transport, 0, places,
-                                           (size_t)n_ranks * sizeof *places));
-    int n_sharing = 0;
-    for (int r = 0; r < n_ranks; r++)
-        n_sharing += strcmp(places[r].host, mine.host) == 0 && overlap(places[r].mask, mine.mask);
-
-    int n_threads = n_sharing > 0 ? n_mine / n_sharing : n_mine;
-    const double quota = sl_host_cpu_quota("");
-    const int n_local = info->n_local_ranks > 0 ? info->n_local_ranks : 1;
-    if (quota > 0 && n_threads > quota / n_local) n_threads = (int)(quota / n_local);
-    *out = n_threads > 0 ? n_threads : 1;
-    if (setup->launch->is_mpi && rank == 0) warn_if_bound(setup, places, n_mine);
-
-fail:
-    free(places);
-    return st;
-}
-
-static sl_status choose_budget(const sl_setup *setup, size_t *out) {
-    const sl_mpi_info *info = &setup->launch->info;
-    const size_t available = sl_host_available_bytes("");
-    if (available == 0)
-        return SL_FAIL(SL_ERR_IO, "the memory of %s cannot be told from /proc; give --cpu-mem",
-                       info->host[0] ? info->host : "this host");
-    const size_t n_local = info->n_local_ranks > 0 ? (size_t)info->n_local_ranks : 1;
-    *out = available / 10 * 8 / n_local; /* the rest is for text, threads and the page cache */
-    return SL_OK;
-}
-
-/* The disk tier's share of this rank. */
-static sl_status choose_disk_budget(const sl_setup *setup, size_t *out) {
-    const char *dir = setup->options->disk_dir;
-    struct statvfs fs;
-    if (statvfs(dir, &fs) != 0)
-        return SL_FAIL(SL_ERR_IO, "--disk-dir %s: %s", dir, strerror(errno));
-    const size_t n_local =
-        setup->launch->info.n_local_ranks > 0 ? (size_t)setup->launch->info.n_local_ranks : 1;
-    *out = (size_t)fs.f_bavail * fs.f_frsize / 10 * 8 / n_local;
-    return SL_OK;
-}
+/* ---- policy ---- */
 
 /* Two percentages, gpu and cpu; the rest is disk's. */
 static sl_status read_shares(const char *name, const int *percent, int n, sl_shares *out) {
@@ -229,26 +137,23 @@ static sl_status open_cpu(sl_setup *setup) {
 #ifdef SL_CUDA
 /* The GPU of this rank: ranks of a host take turns. */
 static sl_status open_cuda(sl_setup *setup, int n_devices) {
-    const sl_mpi_info *info = &setup->launch->info;
-    const int device = info->n_local_ranks > 0 ? info->local_rank % n_devices : 0;
-    const int n_local = info->n_local_ranks > 0 ? info->n_local_ranks : 1;
-    const int n_sharing = (n_local + n_devices - 1) / n_devices;
+    const sl_capacity_gpu gpu = sl_capacity_gpu_of(setup->launch, n_devices);
     sl_policy *p = &setup->policy;
     /* The device computes on f16 and on our own low-bit formats. */
     if (p->weights_dtype == SL_DTYPE_AS_STORED || p->weights_dtype == SL_DTYPE_F32)
         p->weights_dtype = SL_DTYPE_F16;
-    sl_cuda_options cuda = {.device = device,
+    sl_cuda_options cuda = {.device = gpu.device,
                             .memory_bytes = setup->options->gpu_mem_bytes,
                             .max_rows = p->max_rows,
                             .n_bound = SL_BOUND_PER_BATCH *
                                        (p->num_micro_batches ? p->num_micro_batches : 2)};
     if (cuda.memory_bytes == 0) {
         size_t free_bytes;
-        SL_TRY(sl_cuda_free_bytes(device, &free_bytes));
-        cuda.memory_bytes = free_bytes / 10 * 9 / (size_t)n_sharing;
+        SL_TRY(sl_cuda_free_bytes(gpu.device, &free_bytes));
+        cuda.memory_bytes = sl_capacity_gpu_bytes(&gpu, free_bytes);
     }
     SL_TRY(sl_cuda_backend_open(&cuda, &setup->backend));
-    snprintf(setup->backend_name, sizeof setup->backend_name, "cuda (gpu %d)", device);
+    snprintf(setup->backend_name, sizeof setup->backend_name, "cuda (gpu %d)", gpu.device);
     return SL_OK;
 }
 #endif
@@ -299,9 +204,9 @@ static sl_status set_policy(sl_setup *setup) {
     setup->policy.no_overlap = o->no_overlap;
     setup->policy.disk_budget_bytes = o->disk_mem_bytes;
     if (o->disk_dir && o->disk_mem_bytes == 0)
-        SL_TRY(choose_disk_budget(setup, &setup->policy.disk_budget_bytes));
+        SL_TRY(sl_capacity_disk(setup->launch, o->disk_dir, &setup->policy.disk_budget_bytes));
     if (setup->policy.cpu_budget_bytes == 0)
-        SL_TRY(choose_budget(setup, &setup->policy.cpu_budget_bytes));
+        SL_TRY(sl_capacity_cpu(setup->launch, &setup->policy.cpu_budget_bytes));
     return read_placement(o, &setup->policy);
 }
 
@@ -309,7 +214,9 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     const double start_s = sl_clock_s();
     SL_TRY(sl_setup_agree(setup, open_source(setup, with_tokenizer)));
     setup->n_threads = setup->options->n_threads;
-    if (setup->n_threads == 0) SL_TRY(choose_threads(setup, &setup->n_threads));
+    if (setup->n_threads == 0)
+        SL_TRY(sl_capacity_threads(setup->launch, setup->transport, setup->options->quiet,
+                                   &setup->n_threads));
 
     sl_status st = set_policy(setup);
     if (st == SL_OK) st = open_backend(setup);

@@ -201,7 +201,7 @@ static sl_policy policy_of(const sl_plan_exact *e) {
 }
 
 /* Takes what is too much off the program's budgets; 1 if all fit. */
-static int tighten(const sl_plan_problem *q, const sl_measure *m, double *budget_bytes,
+static int tighten(const sl_plan_problem *q, const sl_footprint *m, double *budget_bytes,
                    double *over_bytes) {
     int fits = 1;
     for (int t = 0; t < SL_TIER_COUNT; t++) {
@@ -217,14 +217,14 @@ static int tighten(const sl_plan_problem *q, const sl_measure *m, double *budget
 }
 
 sl_status sl_plan_exact_round(sl_plan_exact *e, int *found_out, sl_policy *policy_out,
-                              sl_cost *cost_out, sl_measure *memory_out) {
+                              sl_cost *cost_out, sl_footprint *memory_out) {
     enum { ROUNDS = 8 };
     double budget_bytes[SL_TIER_COUNT], seconds;
     memcpy(budget_bytes, e->q->budget_bytes, sizeof budget_bytes);
     *found_out = 1;
     for (int round = 0; round < ROUNDS && *found_out; round++) {
         const sl_policy p = policy_of(e);
-        sl_measure m;
+        sl_footprint m;
         e->n_measured++;
         SL_TRY(sl_plan_measure(e->q, &p, 0, &m));
         if (tighten(e->q, &m, budget_bytes, e->over_bytes)) {

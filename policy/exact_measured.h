@@ -41,6 +41,6 @@ sl_status sl_plan_exact_solve(sl_plan_exact *e, const sl_plan_shape *shape, int 
 /* Rounds the solution found last, and where that takes more than there is, solves again with as
  * much less.  *found_out 0: it does not come to an end within the budgets. */
 sl_status sl_plan_exact_round(sl_plan_exact *e, int *found_out, sl_policy *policy_out,
-                              sl_cost *cost_out, sl_measure *memory_out);
+                              sl_cost *cost_out, sl_footprint *memory_out);
 
 #endif

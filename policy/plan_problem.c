@@ -37,29 +37,29 @@ static void take_most(size_t *most, const size_t *other) {
 }
 
 sl_status sl_plan_measure(const sl_plan_problem *q, const sl_policy *policy, int n_layers,
-                          sl_measure *out) {
+                          sl_footprint *out) {
     const int all = sl_source_config(q->source)->n_layers;
     const int n = n_layers > 0 ? n_layers : sl_plan_n_layers(q);
     const size_t taken = q->has_device && q->backend_bytes
                              ? q->backend_bytes(policy->max_rows, policy->num_micro_batches)
                              : 0;
-    sl_measure_options o = {.source = q->source,
-                            .policy = policy,
-                            .n_ranks = q->n_ranks,
-                            .last_layer = n,
-                            .attends_on_host = q->has_device && q->can_attend_on_host,
-                            .act_bytes = q->has_device ? 2 : 4,
-                            .gpu_bytes = q->has_device ? (size_t)q->budget_bytes[SL_TIER_GPU] : 0,
-                            .backend_bytes = taken};
+    sl_footprint_options o = {.source = q->source,
+                              .policy = policy,
+                              .n_ranks = q->n_ranks,
+                              .last_layer = n,
+                              .attends_on_host = q->has_device && q->can_attend_on_host,
+                              .act_bytes = q->has_device ? 2 : 4,
+                              .gpu_bytes = q->has_device ? (size_t)q->budget_bytes[SL_TIER_GPU] : 0,
+                              .backend_bytes = taken};
     if (q->has_device && o.gpu_bytes == 0) o.gpu_bytes = 1;
-    sl_measure last;
-    SL_TRY(sl_measure_engine(&o, out));
+    sl_footprint last;
+    SL_TRY(sl_footprint_of(&o, out));
     if (q->n_ranks == 1) return SL_OK;
     /* The first rank has the embedding, the last one the head. */
     o.rank = q->n_ranks - 1;
     o.first_layer = all - n;
     o.last_layer = all;
-    SL_TRY(sl_measure_engine(&o, &last));
+    SL_TRY(sl_footprint_of(&o, &last));
     take_most(out->weight_bytes, last.weight_bytes);
     take_most(out->buffer_bytes, last.buffer_bytes);
     take_most(out->need_bytes, last.need_bytes);

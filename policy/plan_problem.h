@@ -8,7 +8,7 @@
 #include <stddef.h>
 
 #include "cost_measured.h"
-#include "engine/measure.h"
+#include "engine/footprint.h"
 #include "model/source.h"
 #include "profile.h"
 #include "workload.h"
@@ -48,8 +48,8 @@ sl_cost_problem sl_plan_cost_problem(const sl_plan_problem *problem);
 int sl_plan_n_layers(const sl_plan_problem *problem);
 
 /* What opening takes, the most of any rank.  n_layers > 0: for a slice of so many layers only.
- * Errors: as sl_measure_engine(). */
+ * Errors: as sl_footprint_of(). */
 sl_status sl_plan_measure(const sl_plan_problem *problem, const sl_policy *policy, int n_layers,
-                          sl_measure *out);
+                          sl_footprint *out);
 
 #endif

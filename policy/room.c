@@ -15,7 +15,7 @@ static sl_shares all_in(int tier) {
 sl_status sl_room_weights_make(const sl_plan_problem *q, sl_dtype dtype, sl_room_weights *out) {
     const sl_plan_shape small = {1, 1, 1, dtype, SL_DTYPE_F16};
     sl_policy p = sl_plan_policy(q, &small);
-    sl_measure m;
+    sl_footprint m;
     p.weights = all_in(SL_TIER_CPU);
     SL_TRY(sl_plan_measure(q, &p, 0, &m));
     *out = (sl_room_weights){.matrix_bytes = (double)m.weight_bytes[SL_TIER_CPU]};
@@ -28,7 +28,7 @@ sl_status sl_room_weights_make(const sl_plan_problem *q, sl_dtype dtype, sl_room
         SL_TRY(sl_plan_measure(q, &p, 1, &m));
         const int n = sl_plan_n_layers(q);
         const double one = (double)m.weight_bytes[SL_TIER_CPU];
-        sl_measure two = m;
+        sl_footprint two = m;
         if (n > 1) SL_TRY(sl_plan_measure(q, &p, 2, &two));
         const double layer = n > 1 ? (double)two.weight_bytes[SL_TIER_CPU] - one : one;
         out->fixed_bytes[SL_TIER_CPU] = fmax(0, out->matrix_bytes - n * layer);
@@ -42,7 +42,7 @@ sl_status sl_room_weights_make(const sl_plan_problem *q, sl_dtype dtype, sl_room
  * depend on the weights, nor, but for the last pages of sequences on disk, on the number of layers.
  */
 static sl_status probe(const sl_plan_problem *q, const sl_plan_shape *shape, int cache, int hidden,
-                       int on_host, sl_measure *out) {
+                       int on_host, sl_footprint *out) {
     sl_policy p = sl_plan_policy(q, shape);
     p.weights_dtype = SL_DTYPE_Q4G64;
     p.weights = all_in(SL_TIER_CPU);
@@ -52,7 +52,7 @@ static sl_status probe(const sl_plan_problem *q, const sl_plan_shape *shape, int
     return sl_plan_measure(q, &p, 1, out);
 }
 
-static double more(const sl_measure *a, const sl_measure *b, int tier) {
+static double more(const sl_footprint *a, const sl_footprint *b, int tier) {
     return (double)a->buffer_bytes[tier] - (double)b->buffer_bytes[tier];
 }
 
@@ -79,7 +79,7 @@ sl_status sl_room_make(const sl_plan_problem *q, const sl_plan_shape *shape,
     const int has_disk = q->budget_bytes[SL_TIER_DISK] > 0;
     const double layers = sl_plan_n_layers(q);
     sl_room r;
-    sl_measure here, host, disk;
+    sl_footprint here, host, disk;
     memset(&r, 0, sizeof r);
     add_weights(q, weights, &r);
     SL_TRY(probe(q, shape, fast, hidden, mode.on_host, &here));

@@ -1,7 +1,7 @@
 /* room.h - what a block takes of each tier, as affine functions of the shares.
  *
  * Coefficients are differences of what the engine's own planning gives for whole shares
- * (engine/measure.h).  Between those its numbers are nearly straight lines: whole sequences and
+ * (engine/footprint.h).  Between those its numbers are nearly straight lines: whole sequences and
  * whole pieces make small steps, so a placement that was found is measured once more.
  * Layer: policy.  May include: src.  Thread safety: pure functions.
  */

@@ -255,7 +255,7 @@ static sl_status find_shortage(search *s) {
     /* Shares that fit are there, but not in whole sequences and pieces. */
     sl_policy policy;
     sl_cost cost;
-    sl_measure memory;
+    sl_footprint memory;
     double seconds;
     int found;
     SL_TRY(sl_plan_exact_solve(&s->exact, &small, 0, &found, &seconds));

@@ -18,7 +18,7 @@ typedef struct {
     sl_plan_shape shape;
     sl_policy policy; /* complete; layers_per_rank NULL */
     sl_cost cost;
-    sl_measure memory;
+    sl_footprint memory;
 } sl_measured_plan;
 
 typedef struct {

@@ -1,5 +1,6 @@
 #include "cuda/cuda_backend.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
@@ -193,6 +194,19 @@ sl_status sl_cuda_free_bytes(int device, size_t *out) {
     SL_TRY(SL_CUDA(cudaSetDevice(device), "use the GPU"));
     SL_TRY(SL_CUDA(cudaMemGetInfo(&free_bytes, &all_bytes), "ask for the GPU's free memory"));
     *out = free_bytes;
+    return SL_OK;
+}
+
+sl_status sl_cuda_identify(int device, sl_cuda_identity *out) {
+    struct cudaDeviceProp prop;
+    sl_cuda_identity identity = {.driver = 0};
+    SL_TRY(SL_CUDA(cudaGetDeviceProperties(&prop, device), "ask for the GPU's name"));
+    SL_TRY(SL_CUDA(cudaDriverGetVersion(&identity.driver), "ask for the driver's version"));
+    SL_TRY(SL_CUDA(cudaRuntimeGetVersion(&identity.runtime), "ask for CUDA's version"));
+    snprintf(identity.name, sizeof identity.name, "%.63s", prop.name);
+    identity.major = prop.major;
+    identity.minor = prop.minor;
+    *out = identity;
     return SL_OK;
 }
 

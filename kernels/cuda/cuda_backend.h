@@ -32,6 +32,16 @@ sl_status sl_cuda_free_bytes(int device, size_t *out);
  * device. */
 size_t sl_cuda_overhead_bytes(const sl_cuda_options *options);
 
+/* What tells one kind of device from another, and what drives it. */
+typedef struct {
+    char name[64];       /* "NVIDIA H100 80GB HBM3" */
+    int driver, runtime; /* CUDA versions, 1000 * major + 10 * minor */
+    int major, minor;    /* compute capability */
+} sl_cuda_identity;
+
+/* Errors: SL_ERR_DEVICE. */
+sl_status sl_cuda_identify(int device, sl_cuda_identity *out);
+
 /* Opens a device; close with sl_backend_close().  All buffers above are part of the budget; CUDA's
  * own context (some 300 to 500 MiB, kernels' code) is not.
  * Errors: SL_ERR_ARG, SL_ERR_NOMEM (the budget does not fit the device, or the buffers do not fit

@@ -196,9 +196,9 @@ static sl_status read_layer(sl_weights *w, const sl_source *source, packed_layer
     if (!to) return SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
     unsigned char *next = w->staging;
     for (int p = 0; p < n; p++) {
-        to[p] = l->host[p];
-        if (!fast[p]) continue;
-        to[p] = w->opt.device ? next : fast[p];
+        to[p] = fast[p] && !w->opt.device ? fast[p] : l->host[p];
+        if (!fast[p] || !w->opt.device) continue;
+        to[p] = next;
         next += piece_room(&l->layout.pieces[p]);
     }
     const reading_layer reading = {source, l, to};

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "engine/measure.h"
+#include "engine/footprint.h"
 #include "policy_fixture.h"
 #include "replay.h"
 
@@ -86,19 +86,19 @@ static void measured_peaks_are_predicted_within_5_percent(void **state) {
         if (j->gpu_gib == 0) continue;
         sl_model_config c;
         sl_source *source = NULL;
-        sl_measure m;
+        sl_footprint m;
         const sl_policy p = measured_policy(j);
         assert_int_equal(measured_config(j, &c), SL_OK);
         assert_int_equal(sl_source_open_dummy(&c, j->model, 0, &source), SL_OK);
-        const sl_measure_options o = {.source = source,
-                                      .policy = &p,
-                                      .n_ranks = 1,
-                                      .last_layer = c.n_layers,
-                                      .attends_on_host = 1,
-                                      .act_bytes = 2,
-                                      .gpu_bytes = (size_t)(16 * GIB),
-                                      .backend_bytes = backend_bytes};
-        if (sl_measure_engine(&o, &m) != SL_OK) fail_msg("%s", sl_error_message());
+        const sl_footprint_options o = {.source = source,
+                                        .policy = &p,
+                                        .n_ranks = 1,
+                                        .last_layer = c.n_layers,
+                                        .attends_on_host = 1,
+                                        .act_bytes = 2,
+                                        .gpu_bytes = (size_t)(16 * GIB),
+                                        .backend_bytes = backend_bytes};
+        if (sl_footprint_of(&o, &m) != SL_OK) fail_msg("%s", sl_error_message());
         const double gpu = (double)m.need_bytes[SL_TIER_GPU] / GIB;
         const double cpu = (double)m.need_bytes[SL_TIER_CPU] / GIB;
         print_message("%s: gpu %.2f of %.2f GiB, cpu %.1f of %.1f\n", j->name, gpu, j->gpu_gib, cpu,

@@ -115,6 +115,18 @@ static void processors_of_this_process_are_counted(void **state) {
     assert_int_equal(bits, n);
 }
 
+static void processor_name_is_what_the_kernel_says(void **state) {
+    (void)state;
+    char name[64], few[8];
+    sl_host_processor_name(root, name, sizeof name);
+    assert_string_equal(name, "unknown processor");
+    put("proc/cpuinfo", "processor\t: 0\nmodel name\t: A Processor 9000\nmodel name\t: B\n");
+    sl_host_processor_name(root, name, sizeof name);
+    assert_string_equal(name, "A Processor 9000");
+    sl_host_processor_name(root, few, sizeof few);
+    assert_string_equal(few, "A Proce");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(memory_without_groups_is_what_the_kernel_says, make_root,
@@ -128,6 +140,8 @@ int main(void) {
                                         remove_root),
         cmocka_unit_test_setup_teardown(quota_is_the_least_of_all_groups, make_root, remove_root),
         cmocka_unit_test_setup_teardown(quota_of_version_1_counts_and_minus_one_is_none, make_root,
+                                        remove_root),
+        cmocka_unit_test_setup_teardown(processor_name_is_what_the_kernel_says, make_root,
                                         remove_root),
         cmocka_unit_test(processors_of_this_process_are_counted),
     };

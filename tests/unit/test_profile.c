@@ -242,6 +242,21 @@ static void file_with_a_wrong_key_is_refused_by_name(void **state) {
     assert_format_error("\"profile_version\": 1,", "", "profile_version is missing");
 }
 
+static void profiles_that_come_along_are_whole(void **state) {
+    (void)state;
+    static const char *const names[] = {"t4", "rtx3090", "h100", "g16", "toy"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char path[512];
+        sl_profile p;
+        snprintf(path, sizeof path, "%s/../cluster/%s.json", SL_TESTS_DIR, names[i]);
+        if (sl_profile_read(path, &p) != SL_OK) fail_msg("%s", sl_error_message());
+        assert_true(p.device[0] && p.source[0] && p.disk_bytes > 0);
+        for (int f = 0; f < SL_PROFILE_FORMATS; f++)
+            assert_true(p.gemm_flops[f].n > 0 && p.attend_bps[f].n > 0 &&
+                        p.host_attend_bps[f].n > 0 && p.prefill_attend_flops[f].n > 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(curve_between_points_is_linear_in_the_logarithm),
@@ -253,6 +268,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(file_gives_back_every_bit, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(file_that_cannot_be_is_an_io_error, make_dir, remove_dir),
         cmocka_unit_test(file_with_a_wrong_key_is_refused_by_name),
+        cmocka_unit_test(profiles_that_come_along_are_whole),
     };
     return cmocka_run_group_tests_name("profile", tests, NULL, NULL);
 }

@@ -52,7 +52,7 @@ static void check_ok(sl_status st) {
 
 /* An answer keeps the budgets, as measured anew. */
 static void check_plan(const sl_plan_problem *q, const sl_measured_plan *plan) {
-    sl_measure m;
+    sl_footprint m;
     check_ok(sl_plan_measure(q, &plan->policy, 0, &m));
     for (int t = 0; t < SL_TIER_COUNT; t++) {
         if (t == SL_TIER_GPU && !q->has_device) continue;

@@ -1,12 +1,12 @@
-/* measure.h - what opening an engine will take of each tier, without opening it.
+/* footprint.h - what opening an engine will take of each tier, without opening it.
  *
  * The numbers are those of the stage's own planning: nothing here adds up buffers a second time.
  * They are exact for a policy that says where the weights live; one that leaves it open gets the
  * shares that opening would choose.
  * Layer: engine.  May include: base, model, store.  Thread safety: pure functions.
  */
-#ifndef SL_ENGINE_MEASURE_H
-#define SL_ENGINE_MEASURE_H
+#ifndef SL_ENGINE_FOOTPRINT_H
+#define SL_ENGINE_FOOTPRINT_H
 
 #include <stddef.h>
 
@@ -23,7 +23,7 @@ typedef struct {
     size_t act_bytes;            /* of an activation element: 2 on a GPU, 4 on CPUs */
     size_t gpu_bytes;            /* memory of the device; 0: the host computes */
     size_t backend_bytes;        /* of it, what the backend takes itself */
-} sl_measure_options;
+} sl_footprint_options;
 
 typedef struct {
     sl_shares weights;                     /* shares, as given or chosen */
@@ -39,9 +39,9 @@ typedef struct {
     size_t need_bytes[SL_TIER_COUNT];      /* at the peak, with all of them */
     size_t least_bytes[SL_TIER_COUNT];     /* at the peak, with room for one context by home; with
                                             * less an engine does not open */
-} sl_measure;
+} sl_footprint;
 
 /* Errors: SL_ERR_ARG (policy), SL_ERR_NOMEM (no shares fit, where they are to be chosen). */
-sl_status sl_measure_engine(const sl_measure_options *options, sl_measure *out);
+sl_status sl_footprint_of(const sl_footprint_options *options, sl_footprint *out);
 
 #endif

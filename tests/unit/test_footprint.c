@@ -15,7 +15,7 @@
 #include "cpu/cpu_backend.h"
 #include "cpu/cpu_host_attention.h"
 #include "engine/engine.h"
-#include "engine/measure.h"
+#include "engine/footprint.h"
 
 enum { N_RANDOM = 32, N_LAYERS = 4 };
 static const size_t plenty = (size_t)256 << 20;
@@ -131,24 +131,24 @@ static void check_peak(const char *what, int i, size_t measured, size_t taken) {
         fail_msg("placement %d: %s: measured %zu, taken %zu", i, what, measured, taken);
 }
 
-static sl_measure_options measure_options(const sl_source *source, const sl_policy *policy,
-                                          size_t gpu_bytes) {
-    return (sl_measure_options){.source = source,
-                                .policy = policy,
-                                .n_ranks = 1,
-                                .last_layer = N_LAYERS,
-                                .attends_on_host = gpu_bytes > 0,
-                                .act_bytes = 4,
-                                .gpu_bytes = gpu_bytes};
+static sl_footprint_options measure_options(const sl_source *source, const sl_policy *policy,
+                                            size_t gpu_bytes) {
+    return (sl_footprint_options){.source = source,
+                                  .policy = policy,
+                                  .n_ranks = 1,
+                                  .last_layer = N_LAYERS,
+                                  .attends_on_host = gpu_bytes > 0,
+                                  .act_bytes = 4,
+                                  .gpu_bytes = gpu_bytes};
 }
 
 static void try_placement(const sl_source *source, sl_rng *rng, int has_device, int i) {
     sl_policy policy = random_policy(rng, has_device);
-    sl_measure m;
+    sl_footprint m;
     parts p;
     sl_engine *engine = NULL;
-    sl_measure_options o = measure_options(source, &policy, has_device ? plenty : 0);
-    if (sl_measure_engine(&o, &m) != SL_OK) fail_msg("%d: %s", i, sl_error_message());
+    sl_footprint_options o = measure_options(source, &policy, has_device ? plenty : 0);
+    if (sl_footprint_of(&o, &m) != SL_OK) fail_msg("%d: %s", i, sl_error_message());
     /* Budgets that hold it to the byte. */
     policy.cpu_budget_bytes = m.need_bytes[SL_TIER_CPU];
     policy.disk_budget_bytes = m.need_bytes[SL_TIER_DISK];
@@ -189,11 +189,11 @@ static void least_bytes_open_an_engine_and_fewer_do_not(void **state) {
     sl_source *source = open_tiny();
     for (int i = 0; i < N_RANDOM / 4; i++) {
         sl_policy policy = random_policy(&rng, 1);
-        sl_measure m;
+        sl_footprint m;
         parts p;
         sl_engine *engine = NULL;
-        sl_measure_options o = measure_options(source, &policy, plenty);
-        assert_int_equal(sl_measure_engine(&o, &m), SL_OK);
+        sl_footprint_options o = measure_options(source, &policy, plenty);
+        assert_int_equal(sl_footprint_of(&o, &m), SL_OK);
         policy.cpu_budget_bytes = m.least_bytes[SL_TIER_CPU];
         policy.disk_budget_bytes = m.least_bytes[SL_TIER_DISK];
         const size_t gpu_bytes = m.least_bytes[SL_TIER_GPU];
@@ -213,11 +213,11 @@ static void memory_of_the_backend_counts(void **state) {
     sl_rng rng = {.key = 14};
     sl_source *source = open_tiny();
     const sl_policy policy = random_policy(&rng, 1);
-    sl_measure with, without;
-    sl_measure_options o = measure_options(source, &policy, plenty);
-    assert_int_equal(sl_measure_engine(&o, &without), SL_OK);
+    sl_footprint with, without;
+    sl_footprint_options o = measure_options(source, &policy, plenty);
+    assert_int_equal(sl_footprint_of(&o, &without), SL_OK);
     o.backend_bytes = 1 << 20;
-    assert_int_equal(sl_measure_engine(&o, &with), SL_OK);
+    assert_int_equal(sl_footprint_of(&o, &with), SL_OK);
     assert_int_equal(with.need_bytes[SL_TIER_GPU] - without.need_bytes[SL_TIER_GPU], 1 << 20);
     assert_int_equal(with.need_bytes[SL_TIER_CPU], without.need_bytes[SL_TIER_CPU]);
     sl_source_close(source);
@@ -230,5 +230,5 @@ int main(void) {
         cmocka_unit_test(least_bytes_open_an_engine_and_fewer_do_not),
         cmocka_unit_test(memory_of_the_backend_counts),
     };
-    return cmocka_run_group_tests_name("measure", tests, make_dir, remove_dir);
+    return cmocka_run_group_tests_name("footprint", tests, make_dir, remove_dir);
 }

@@ -1,4 +1,4 @@
-#include "engine/measure.h"
+#include "engine/footprint.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,7 @@ typedef struct {
     sl_stage stage;
 } paper;
 
-static sl_status open_paper(const sl_measure_options *o, paper *p) {
+static sl_status open_paper(const sl_footprint_options *o, paper *p) {
     p->policy = *o->policy;
     p->policy.host_attention = o->attends_on_host ? &p->host_attention : NULL;
     p->backend.ops = (sl_backend_ops){
@@ -79,8 +79,8 @@ static void peaks(const sl_stage *s, const sl_stage_plan *plan, const sl_weights
     out[SL_TIER_CPU] = sl_stage_loading_peak(w, out[SL_TIER_CPU]);
 }
 
-static sl_status measure(const sl_measure_options *o, const sl_stage *s, sl_measure *out) {
-    sl_measure m;
+static sl_status measure(const sl_footprint_options *o, const sl_stage *s, sl_footprint *out) {
+    sl_footprint m;
     memset(&m, 0, sizeof m);
     sl_stage_plan plan;
     sl_weights_size size;
@@ -108,12 +108,12 @@ static sl_status measure(const sl_measure_options *o, const sl_stage *s, sl_meas
     return SL_OK;
 }
 
-sl_status sl_measure_engine(const sl_measure_options *o, sl_measure *out) {
+sl_status sl_footprint_of(const sl_footprint_options *o, sl_footprint *out) {
     if (o->rank < 0 || o->rank >= o->n_ranks || o->act_bytes == 0)
-        return SL_FAIL(SL_ERR_ARG, "measure: rank %d of %d, activations of %zu bytes", o->rank,
+        return SL_FAIL(SL_ERR_ARG, "footprint: rank %d of %d, activations of %zu bytes", o->rank,
                        o->n_ranks, o->act_bytes);
     paper *p = calloc(1, sizeof *p);
-    if (!p) return SL_FAIL(SL_ERR_NOMEM, "measure: out of host memory");
+    if (!p) return SL_FAIL(SL_ERR_NOMEM, "footprint: out of host memory");
     sl_status st = open_paper(o, p);
     if (st == SL_OK) st = measure(o, &p->stage, out);
     close_paper(p);

@@ -1,0 +1,14 @@
+/* measure_gemm.h - matrix products by format and rows, and what moves memory where they run.
+ *
+ * Layer: policy.  May include: src.  Thread safety: that of the measure.
+ */
+#ifndef SL_POLICY_MEASURE_GEMM_H
+#define SL_POLICY_MEASURE_GEMM_H
+
+#include "measure.h"
+#include "profile.h"
+
+/* Fills gemm_flops and memory_bps.  Errors: SL_ERR_NOMEM, SL_ERR_DEVICE. */
+sl_status sl_measure_gemm(sl_measure *m, sl_profile *profile);
+
+#endif
