@@ -253,10 +253,13 @@ sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *p,
                              const sl_turns *turns, double on_device_frac, sl_cost_terms *out) {
     const sl_model_config *c = problem->config;
     const sl_kv_format page = sl_kv_format_make(p->cache_dtype, c->n_kv_heads, c->head_dim);
+    /* Most checkpoints are stored in it. */
+    const sl_dtype weights =
+        p->weights_dtype == SL_DTYPE_AS_STORED ? SL_DTYPE_F16 : p->weights_dtype;
     maker k = {.problem = problem,
                .c = c,
                .m = problem->profile,
-               .weights_format = sl_profile_format(p->weights_dtype),
+               .weights_format = sl_profile_format(weights),
                .cache_format = sl_profile_format(p->cache_dtype),
                .act_bytes = problem->has_device ? 2 : 4,
                .layers = problem->n_layers,
@@ -270,7 +273,7 @@ sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *p,
     out->turns = *turns;
     count_blocks(&k, p);
     k.batches = out->n_batches;
-    count_weights(&k, p->weights_dtype == SL_DTYPE_AS_STORED ? SL_DTYPE_F16 : p->weights_dtype);
+    count_weights(&k, weights);
     k.prompt_len = turns->n_prompt_tokens / problem->workload->n_prompts;
     k.context = k.prompt_len + 0.5 * turns->n_tokens / problem->workload->n_prompts;
     for (int i = 0; i < SL_N_PHASES; i++) make_phase(&k, i);

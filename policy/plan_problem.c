@@ -22,6 +22,10 @@ int sl_plan_n_layers(const sl_plan_problem *q) {
     return (sl_source_config(q->source)->n_layers + q->n_ranks - 1) / q->n_ranks;
 }
 
+size_t sl_plan_act_bytes(const sl_plan_problem *q) {
+    return q->act_bytes ? q->act_bytes : q->has_device ? 2 : 4;
+}
+
 sl_cost_problem sl_plan_cost_problem(const sl_plan_problem *q) {
     return (sl_cost_problem){.config = sl_source_config(q->source),
                              .profile = q->profile,
@@ -48,7 +52,7 @@ sl_status sl_plan_measure(const sl_plan_problem *q, const sl_policy *policy, int
                               .n_ranks = q->n_ranks,
                               .last_layer = n,
                               .attends_on_host = q->has_device && q->can_attend_on_host,
-                              .act_bytes = q->has_device ? 2 : 4,
+                              .act_bytes = sl_plan_act_bytes(q),
                               .gpu_bytes = q->has_device ? (size_t)q->budget_bytes[SL_TIER_GPU] : 0,
                               .backend_bytes = taken};
     if (q->has_device && o.gpu_bytes == 0) o.gpu_bytes = 1;

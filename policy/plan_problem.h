@@ -18,6 +18,7 @@ typedef struct {
     const sl_profile *profile;
     const sl_workload *workload;
     int has_device;
+    size_t act_bytes;                   /* of an activation element; 0: 2 on a device, else 4 */
     int n_ranks;                        /* alike; layers are split evenly */
     double budget_bytes[SL_TIER_COUNT]; /* gpu 0 without a device; disk 0: there is none */
     const char *disk_dir;               /* of the policy that comes out; may be NULL in a plan */
@@ -43,6 +44,9 @@ typedef struct {
 /* A policy with this shape; shares are left open. */
 sl_policy sl_plan_policy(const sl_plan_problem *problem, const sl_plan_shape *shape);
 sl_cost_problem sl_plan_cost_problem(const sl_plan_problem *problem);
+
+/* Of an activation element. */
+size_t sl_plan_act_bytes(const sl_plan_problem *problem);
 
 /* Layers of the longest slice. */
 int sl_plan_n_layers(const sl_plan_problem *problem);

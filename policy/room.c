@@ -101,7 +101,7 @@ sl_status sl_room_make(const sl_plan_problem *q, const sl_plan_shape *shape,
         r.bytes[SL_TIER_CPU][v] += tails * (layers - 1);
     }
     if (mode.travels) { /* the probe has all of them in host memory: [one micro-batch's] * K */
-        const double act = q->has_device ? 2 : 4;
+        const double act = (double)sl_plan_act_bytes(q);
         const double one = (double)shape->max_rows * sl_source_config(q->source)->hidden * act;
         const double home = one * shape->num_micro_batches;
         r.bytes[SL_TIER_CPU][SL_COST_ONE] -= home;
