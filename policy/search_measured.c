@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "exact_measured.h"
+#include "store/kv_cache.h"
 
 /* What has been tried, and how long it takes; INFINITY: it does not fit. */
 typedef struct {
@@ -17,6 +18,9 @@ enum { MAX_TRIED = 16384, MAX_CLIMB = 24 };
 
 /* Products run at their full rate long before. */
 enum { MOST_ROWS = 8192 };
+
+/* Of a micro-batch's page lists on a device: what the CUDA backend has room for. */
+enum { MOST_PAGES = 65536 };
 
 typedef struct {
     sl_plan_exact exact; /* what shapes share */
@@ -56,7 +60,9 @@ static int longest_prompt(const sl_workload *w) {
 /* Whether the numbers go together, and none is larger than can be used. */
 static int is_useful(const sl_plan_problem *q, const sl_plan_shape *s) {
     const int n_prompts = q->workload->n_prompts, blocks = q->n_ranks;
-    if (s->max_rows < s->micro_batch) return 0;
+    const int context = q->max_context ? q->max_context : sl_workload_context(q->workload);
+    const long pages = (long)s->micro_batch * sl_kv_pages_for(context);
+    if (s->max_rows < s->micro_batch || (q->has_device && pages > MOST_PAGES)) return 0;
     if (q->max_rows == 0 && s->max_rows > MOST_ROWS) return 0;
     if (q->max_rows == 0 && s->max_rows / 4 >= (double)s->micro_batch * longest_prompt(q->workload))
         return 0;
