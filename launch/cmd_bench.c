@@ -179,6 +179,10 @@ sl_status sl_cmd_bench(const sl_launch *launch, int argc, char **argv, int first
     SL_TRY(parse_options(launch, argc, argv, first, &o, &help));
     if (help) return SL_OK;
     /* Room for exactly these sequences, unless asked for more. */
-    if (o.setup.max_context == 0) o.setup.max_context = o.prompt_len + o.gen_len;
+    if (o.setup.max_context == 0 && !o.setup.policy_path)
+        o.setup.max_context = o.prompt_len + o.gen_len;
+    o.setup.expected_prompt_len = o.prompt_len;
+    o.setup.expected_gen_len = o.gen_len;
+    o.setup.expected_prompts = o.n_prompts;
     return bench(launch, &o);
 }

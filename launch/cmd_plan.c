@@ -5,13 +5,15 @@
 #include "commands.h"
 #include "model/source.h"
 #include "options.h"
+#include "plan_measured.h"
 #include "plan_report.h"
 
 #define GIB 1073741824.0
 
 enum { N_PERCENT = 6 };
 
-static const char *const cost_models[] = {"flexgen", NULL};
+static const char *const cost_models[] = {"measured", "flexgen", NULL};
+enum { MEASURED, FLEXGEN };
 
 typedef struct {
     const char *model;
@@ -22,14 +24,19 @@ typedef struct {
     int micro_batch, num_micro_batches; /* 0: chosen */
     sl_option_ints percent;
     int compress_weights, json;
+    /* What goes with one cost model only: whether it was given. */
+    int with_flexgen, with_measured;
+    sl_plan_measured_options measured;
 } plan_options;
 
 static const char epilogue[] =
+    "The measured cost model takes the machine's rates from a profile (sluice profile), the\n"
+    "engine's own memory plan and its schedule. It tries blocks of many shapes and solves linear\n"
+    "programs for the placement in each; `sluice run --policy FILE` takes what --save wrote.\n"
     "The flexgen cost model is that of the FlexGen paper with the rates of its own machine "
     "(NVIDIA\n"
-    "T4, PCIe 3, 1.5 TB of NVMe). It tries micro-batches of 1, 2, 3, 4, 8, 16, ... sequences and\n"
-    "solves a linear program for the placement in each block. Sizes are those of OPT: a layer has\n"
-    "8 width^2 + 4 width MLP bytes of weights.\n\n"
+    "T4, PCIe 3, 1.5 TB of NVMe): micro-batches of 1, 2, 3, 4, 8, 16, ... sequences, and sizes of\n"
+    "OPT, whose layers have 8 width^2 + 4 width MLP bytes of weights.\n\n"
     "Exit status: 0 a plan, 2 wrong usage, 1 nothing fits or another failure; with --json 3 when\n"
     "nothing fits, after an object with \"feasible\": false that says what is lacking.\n";
 
@@ -68,6 +75,25 @@ static sl_status check_percent(const sl_option_ints *percent) {
     return SL_OK;
 }
 
+static sl_status check_together(const plan_options *o) {
+    if (o->cost_model == MEASURED && o->with_flexgen)
+        return SL_FAIL(SL_ERR_ARG, "--alpha, --percent and --compress-weights go with "
+                                   "--cost-model flexgen");
+    if (o->cost_model == FLEXGEN && o->with_measured)
+        return SL_FAIL(SL_ERR_ARG,
+                       "--profile, --num-prompts, --ranks, --max-rows, --max-context, --weights, "
+                       "--cache, --quality, --max-latency and --save go with --cost-model "
+                       "measured");
+    if (o->cost_model == MEASURED &&
+        (o->micro_batch > SL_PLAN_MAX_MICRO_BATCH || o->num_micro_batches > SL_PLAN_MAX_NUM))
+        return SL_FAIL(SL_ERR_ARG,
+                       "--micro-batch, --num-micro-batches: found %d and %d, expected "
+                       "at most %d and %d",
+                       o->micro_batch, o->num_micro_batches, (int)SL_PLAN_MAX_MICRO_BATCH,
+                       (int)SL_PLAN_MAX_NUM);
+    return SL_OK;
+}
+
 static sl_status parse_options(const sl_launch *launch, int argc, char **argv, int first,
                                plan_options *o, int *help_out) {
     const sl_option table[] = {
@@ -79,20 +105,29 @@ static sl_status parse_options(const sl_launch *launch, int argc, char **argv, i
          1 << 24, NULL, NULL},
         {"gen-len", 0, SL_OPTION_INT, &o->gen_len, "N", "Tokens to generate. Default 32.", 1,
          1 << 24, NULL, NULL},
-        {"cost-model", 0, SL_OPTION_CHOICE, &o->cost_model, "flexgen",
-         "What predicts the times. Default flexgen, the only one so far.", 0, 0, cost_models, NULL},
+        {"num-prompts", 0, SL_OPTION_INT, &o->measured.n_prompts, "N",
+         "Prompts of the job (measured). Default 1000.", 1, 1 << 30, NULL, &o->with_measured},
+        {"cost-model", 0, SL_OPTION_CHOICE, &o->cost_model, "measured|flexgen",
+         "What predicts the times. Default measured.", 0, 0, cost_models, NULL},
+        {"profile", 0, SL_OPTION_TEXT, &o->measured.profile_path, "FILE",
+         "The machine, as sluice profile wrote it (measured). Default: this machine, measured now "
+         "unless it was before.",
+         0, 0, NULL, &o->with_measured},
+        {"ranks", 0, SL_OPTION_INT, &o->measured.ask.n_ranks, "N",
+         "Ranks of a pipeline of such machines (measured). Default 1.", 1, 4096, NULL,
+         &o->with_measured},
 
         {"", 0, SL_OPTION_FLAG, NULL, NULL, "Memory:", 0, 0, NULL, NULL},
         {"gpu-mem", 0, SL_OPTION_BYTES, &o->mem_bytes[SL_TIER_GPU], "SIZE",
-         "Memory of the GPU. Default 15GiB.", 0, 0, NULL, NULL},
+         "Memory of the GPU. Default: the profile's; flexgen: 15GiB.", 0, 0, NULL, NULL},
         {"cpu-mem", 0, SL_OPTION_BYTES, &o->mem_bytes[SL_TIER_CPU], "SIZE",
-         "Host memory. Default 200GiB.", 0, 0, NULL, NULL},
+         "Host memory. Default: the profile's; flexgen: 200GiB.", 0, 0, NULL, NULL},
         {"disk-mem", 0, SL_OPTION_BYTES, &o->mem_bytes[SL_TIER_DISK], "SIZE",
-         "Disk space. Default 1500GiB.", 0, 0, NULL, NULL},
+         "Disk space. Default: the profile's; flexgen: 1500GiB.", 0, 0, NULL, NULL},
         {"alpha", 0, SL_OPTION_REAL, &o->alpha, "A",
-         "Part of each memory to plan with, as the model's peaks are estimates; above 1 to try "
+         "Part of each memory to plan with (flexgen, whose peaks are estimates); above 1 to try "
          "more than it thinks possible. Default 0.8.",
-         0.001, 1000, NULL, NULL},
+         0.001, 1000, NULL, &o->with_flexgen},
 
         {"", 0, SL_OPTION_FLAG, NULL, NULL, "Policy (what is not given is chosen):", 0, 0, NULL,
          NULL},
@@ -101,16 +136,39 @@ static sl_status parse_options(const sl_launch *launch, int argc, char **argv, i
         {"num-micro-batches", 0, SL_OPTION_INT, &o->num_micro_batches, "K",
          "Micro-batches of a block, which share one reading of the weights.", 1,
          SL_SEARCH_FLEXGEN_MAX_NUM, NULL, NULL},
+        {"max-rows", 0, SL_OPTION_INT, &o->measured.ask.max_rows, "N",
+         "Rows of a micro-batch: bounds how much of the prompts is computed at a time (measured).",
+         1, SL_PLAN_MAX_ROWS, NULL, &o->with_measured},
+        {"max-context", 0, SL_OPTION_INT, &o->measured.ask.max_context, "N",
+         "Longest prompt and output together (measured). Default: what the job needs.", 1, 1 << 24,
+         NULL, &o->with_measured},
+        {"weights", 0, SL_OPTION_CHOICE, &o->measured.ask.weights, "auto|f16|q8|q4",
+         "Precision of the weights (measured); auto: the fastest that --quality allows. Default "
+         "auto.",
+         0, 0, sl_planner_precisions, &o->with_measured},
+        {"cache", 0, SL_OPTION_CHOICE, &o->measured.ask.cache, "auto|f16|q8|q4",
+         "The same for keys and values.", 0, 0, sl_planner_precisions, &o->with_measured},
+        {"quality", 0, SL_OPTION_CHOICE, &o->measured.ask.quality, "f16|q8|q4",
+         "Lowest precision that auto may choose (measured). Default f16.", 0, 0,
+         sl_planner_qualities, &o->with_measured},
+        {"max-latency", 0, SL_OPTION_REAL, &o->measured.ask.max_request_s, "SECONDS",
+         "Longest time from a request's start to its end, waiting in the queue apart (measured). "
+         "Default: any.",
+         1e-3, 1e9, NULL, &o->with_measured},
         {"percent", 0, SL_OPTION_INTS, &o->percent, "WG,WC,CG,CC,HG,HC",
          "Percent of the weights, the cache and the hidden states on the GPU and in host memory, "
-         "the rest on disk (hidden states: none), such as 20,80,0,100,0,100. Six words do too.",
-         0, 100, NULL, NULL},
+         "the rest on disk (hidden states: none), such as 20,80,0,100,0,100. Six words do too "
+         "(flexgen).",
+         0, 100, NULL, &o->with_flexgen},
         {"compress-weights", 0, SL_OPTION_FLAG, &o->compress_weights, NULL,
-         "Weights in 4 bits: a quarter of their bytes.", 0, 0, NULL, NULL},
+         "Weights in 4 bits: a quarter of their bytes (flexgen).", 0, 0, NULL, &o->with_flexgen},
 
         {"", 0, SL_OPTION_FLAG, NULL, NULL, "Other:", 0, 0, NULL, NULL},
         {"json", 0, SL_OPTION_FLAG, &o->json, NULL, "One JSON object; shares are from 0 to 1.", 0,
          0, NULL, NULL},
+        {"save", 0, SL_OPTION_TEXT, &o->measured.save_path, "FILE",
+         "Write the policy to FILE, for sluice run --policy (measured).", 0, 0, NULL,
+         &o->with_measured},
         {NULL, 0, SL_OPTION_FLAG, NULL, NULL, NULL, 0, 0, NULL, NULL},
     };
     const sl_command command = {
@@ -131,6 +189,7 @@ static sl_status parse_options(const sl_launch *launch, int argc, char **argv, i
     }
     SL_TRY(take_percent_words(words, n_words, &o->percent));
     if (!o->model) return SL_FAIL(SL_ERR_ARG, "--model: not given, expected a model");
+    SL_TRY(check_together(o));
     return check_percent(&o->percent);
 }
 
@@ -178,28 +237,48 @@ static sl_status print_answer(const plan_options *o, const sl_plan_answer *answe
     return SL_OK;
 }
 
-sl_status sl_cmd_plan(const sl_launch *launch, int argc, char **argv, int first,
-                      uint64_t *n_refused_out) {
-    plan_options o = {.prompt_len = 512, .gen_len = 32, .alpha = 0.8};
+static sl_status plan_measured(const sl_launch *launch, plan_options *o, uint64_t *n_refused_out) {
+    sl_plan_measured_options *m = &o->measured;
+    m->model = o->model;
+    m->prompt_len = o->prompt_len;
+    m->gen_len = o->gen_len;
+    m->json = o->json;
+    m->ask.micro_batch = o->micro_batch;
+    m->ask.num_micro_batches = o->num_micro_batches;
+    for (int t = 0; t < SL_TIER_COUNT; t++) m->ask.cap_bytes[t] = o->mem_bytes[t];
+    return sl_plan_measured(launch, m, n_refused_out);
+}
+
+static sl_status plan_flexgen(plan_options *o, uint64_t *n_refused_out) {
     static const double default_gib[SL_TIER_COUNT] = {15, 200, 1500};
     sl_source *source = NULL;
     sl_plan_answer answer = {.found = {.n_programs = 0}};
-    int help = 0;
-    for (int t = 0; t < SL_TIER_COUNT; t++) o.mem_bytes[t] = (size_t)(default_gib[t] * GIB);
-    SL_TRY(parse_options(launch, argc, argv, first, &o, &help));
-    if (help || !sl_launch_is_first(launch)) return SL_OK;
-
-    SL_TRY(sl_source_open(o.model, 0, &source));
-    answer.model = o.model;
-    answer.alpha = o.alpha;
-    answer.is_shape_set = o.micro_batch && o.num_micro_batches;
-    fill_problem(&o, sl_source_config(source), &answer.problem);
+    for (int t = 0; t < SL_TIER_COUNT; t++)
+        if (o->mem_bytes[t] == 0) o->mem_bytes[t] = (size_t)(default_gib[t] * GIB);
+    SL_TRY(sl_source_open(o->model, 0, &source));
+    answer.model = o->model;
+    answer.alpha = o->alpha;
+    answer.is_shape_set = o->micro_batch && o->num_micro_batches;
+    fill_problem(o, sl_source_config(source), &answer.problem);
     sl_source_close(source);
 
-    SL_TRY(sl_search_flexgen(&answer.problem, o.micro_batch, o.num_micro_batches, &answer.found));
+    SL_TRY(sl_search_flexgen(&answer.problem, o->micro_batch, o->num_micro_batches, &answer.found));
     const sl_flexgen_plan *best = &answer.found.best;
     if (!best->is_feasible)
         SL_TRY(sl_shortage_flexgen(&answer.problem, best->micro_batch, best->num_micro_batches,
                                    &answer.shortage));
-    return print_answer(&o, &answer, n_refused_out);
+    return print_answer(o, &answer, n_refused_out);
+}
+
+sl_status sl_cmd_plan(const sl_launch *launch, int argc, char **argv, int first,
+                      uint64_t *n_refused_out) {
+    plan_options o = {.prompt_len = 512,
+                      .gen_len = 32,
+                      .alpha = 0.8,
+                      .measured = {.n_prompts = 1000, .ask = {.n_ranks = 1}}};
+    int help = 0;
+    SL_TRY(parse_options(launch, argc, argv, first, &o, &help));
+    if (help || !sl_launch_is_first(launch)) return SL_OK;
+    return o.cost_model == MEASURED ? plan_measured(launch, &o, n_refused_out)
+                                    : plan_flexgen(&o, n_refused_out);
 }

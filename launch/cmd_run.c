@@ -254,6 +254,7 @@ sl_status sl_cmd_run(const sl_launch *launch, int argc, char **argv, int first,
     sl_status st = parse_options(launch, argc, argv, first, &o, &help);
     if (st == SL_OK && !help) {
         st = finish_options(&o);
+        o.setup.expected_gen_len = o.defaults.max_tokens;
         if (st == SL_OK) st = run(launch, &o, n_refused_out);
     }
     sl_params_free(&o.defaults);

@@ -13,17 +13,18 @@
 #include "cuda/cuda_backend.h"
 #endif
 #include "model/layout.h"
+#include "setup_policy.h"
 
 const char *const sl_setup_weights[] = {"stored", "f32", "f16", "q8", "q4", NULL};
-static const sl_dtype weights_dtypes[] = {SL_DTYPE_AS_STORED, SL_DTYPE_F32, SL_DTYPE_F16,
-                                          SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", NULL};
-static const sl_dtype cache_dtypes[] = {SL_DTYPE_F16, SL_DTYPE_F32, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", NULL};
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 void sl_setup_options_init(sl_setup_options *options) {
-    *options = (sl_setup_options){.cpu_attention = 100};
+    *options = (sl_setup_options){.cpu_attention = 100,
+                                  .expected_prompt_len = 512,
+                                  .expected_gen_len = 128,
+                                  .expected_prompts = 1000};
 }
 
 sl_status sl_setup_agree(const sl_setup *setup, sl_status mine) {
@@ -50,33 +51,6 @@ void sl_setup_close(sl_setup *setup) {
     sl_source_close(setup->source);
     sl_transport_close(setup->transport);
     *setup = (sl_setup){0};
-}
-
-/* ---- policy ---- */
-
-/* Two percentages, gpu and cpu; the rest is disk's. */
-static sl_status read_shares(const char *name, const int *percent, int n, sl_shares *out) {
-    if (n != 2 || percent[0] + percent[1] > 100)
-        return SL_FAIL(SL_ERR_ARG,
-                       "--%s: expected two percentages that sum to at most 100, such as 20,80",
-                       name);
-    out->frac[SL_TIER_GPU] = percent[0] / 100.0;
-    out->frac[SL_TIER_CPU] = percent[1] / 100.0;
-    out->frac[SL_TIER_DISK] = (100 - percent[0] - percent[1]) / 100.0;
-    return SL_OK;
-}
-
-static sl_status read_placement(const sl_setup_options *o, sl_policy *policy) {
-    sl_shares *const shares[] = {&policy->weights, &policy->cache, &policy->hidden};
-    const sl_option_ints *const each[] = {&o->weights_at, &o->cache_at, &o->hidden_at};
-    const char *const names[] = {"weights-at", "cache-at", "hidden-at"};
-    if (o->percent.n != 0 && o->percent.n != 6)
-        return SL_FAIL(SL_ERR_ARG, "--percent: found %d numbers, expected six", o->percent.n);
-    for (int i = 0; i < 3; i++) {
-        if (o->percent.n) SL_TRY(read_shares("percent", o->percent.values + 2 * i, 2, shares[i]));
-        if (each[i]->n) SL_TRY(read_shares(names[i], each[i]->values, each[i]->n, shares[i]));
-    }
-    return SL_OK;
 }
 
 /* ---- parts ---- */
@@ -186,30 +160,6 @@ static sl_status open_host_attention(sl_setup *setup) {
     return SL_OK;
 }
 
-static sl_status set_policy(sl_setup *setup) {
-    const sl_setup_options *o = setup->options;
-    sl_policy_init(&setup->policy);
-    setup->policy.micro_batch = o->micro_batch;
-    setup->policy.num_micro_batches = o->num_micro_batches;
-    setup->policy.max_rows = o->max_rows;
-    setup->policy.blocks_in_flight = o->blocks_in_flight;
-    setup->policy.max_context = o->max_context;
-    setup->policy.weights_dtype = weights_dtypes[o->weights];
-    setup->policy.cache_dtype = cache_dtypes[o->cache];
-    setup->policy.cpu_budget_bytes = o->cpu_mem_bytes;
-    setup->policy.layers_per_rank = o->layers.n ? o->layers.values : NULL;
-    setup->policy.disk_dir = o->disk_dir;
-    setup->policy.host_attends = o->cpu_attention / 100.0;
-    setup->policy.sparsity = (float)o->attn_sparsity;
-    setup->policy.no_overlap = o->no_overlap;
-    setup->policy.disk_budget_bytes = o->disk_mem_bytes;
-    if (o->disk_dir && o->disk_mem_bytes == 0)
-        SL_TRY(sl_capacity_disk(setup->launch, o->disk_dir, &setup->policy.disk_budget_bytes));
-    if (setup->policy.cpu_budget_bytes == 0)
-        SL_TRY(sl_capacity_cpu(setup->launch, &setup->policy.cpu_budget_bytes));
-    return read_placement(o, &setup->policy);
-}
-
 sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token) {
     const double start_s = sl_clock_s();
     SL_TRY(sl_setup_agree(setup, open_source(setup, with_tokenizer)));
@@ -218,8 +168,8 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
         SL_TRY(sl_capacity_threads(setup->launch, setup->transport, setup->options->quiet,
                                    &setup->n_threads));
 
-    sl_status st = set_policy(setup);
-    if (st == SL_OK) st = open_backend(setup);
+    SL_TRY(sl_setup_choose_policy(setup));
+    sl_status st = open_backend(setup);
     if (st == SL_OK) st = open_host_attention(setup);
     if (st == SL_OK && setup->options->trace_path)
         st = sl_trace_open(setup->transport, 0, &setup->trace);

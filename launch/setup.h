@@ -36,8 +36,11 @@ typedef struct {
     int cpu_attention; /* percent */
     double attn_sparsity;
     int no_overlap;
+    const char *policy_path, *profile_path;
     const char *metrics_path, *trace_path;
     int quiet;
+    /* What a plan expects of the job; set by the command, no options. */
+    int expected_prompt_len, expected_gen_len, expected_prompts;
 } sl_setup_options;
 
 extern const char *const sl_setup_weights[];  /* "stored", "f32", "f16", "q8", "q4" */
@@ -59,6 +62,27 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda" */
     {                                                                                              \
         "", 0, SL_OPTION_FLAG, NULL, NULL, "Policy (what is not given is chosen):",                \
         0,  0, NULL,           NULL},                                                              \
+        {"policy",                                                                                 \
+         0,                                                                                        \
+         SL_OPTION_TEXT,                                                                           \
+         &(o).policy_path,                                                                         \
+         "FILE",                                                                                   \
+         "The decisions below from FILE, as sluice plan --save writes them; options that are "     \
+         "given come before them.",                                                                \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"profile",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_TEXT,                                                                           \
+         &(o).profile_path,                                                                        \
+         "FILE",                                                                                   \
+         "Plan the decisions below for the machine of FILE, as sluice profile writes it.",         \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
         {"micro-batch",                                                                            \
          0,                                                                                        \
          SL_OPTION_INT,                                                                            \

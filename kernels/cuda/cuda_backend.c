@@ -261,8 +261,36 @@ static sl_status load_small_copies(sl_cuda *cuda) {
     return SL_CUDA(cudaStreamSynchronize(cuda->stream[SL_STREAM_ANSWER]), "try a small copy");
 }
 
+/* The options with what they leave open. */
+static sl_cuda_options complete(const sl_cuda_options *options) {
+    sl_cuda_options o = *options;
+    if (!o.workspace_bytes) o.workspace_bytes = (size_t)32 << 20;
+    if (!o.unpack_bytes) o.unpack_bytes = (size_t)64 << 20;
+    if (!o.attend_bytes) o.attend_bytes = (size_t)32 << 20;
+    if (!o.max_rows) o.max_rows = 4096;
+    if (!o.max_pages) o.max_pages = 65536;
+    if (!o.n_bound) o.n_bound = 16;
+    return o;
+}
+
+size_t sl_cuda_overhead_bytes(const sl_cuda_options *options) {
+    const sl_cuda_options o = complete(options);
+    /* As open_buffers() takes them. */
+    const size_t parts[] = {o.workspace_bytes,
+                            o.unpack_bytes,
+                            SL_CUDA_MAX_BIAS * sizeof(uint16_t),
+                            o.attend_bytes,
+                            SL_CUDA_CHOOSE_ROWS * sizeof(sl_cuda_ask),
+                            SL_CUDA_CHOOSE_ROWS * sizeof(sl_cuda_answer)};
+    size_t sum = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        sum += sl_align_up(parts[i], SL_CUDA_POOL_ALIGN);
+    const size_t bound = sl_cuda_bound_bytes(o.max_rows, o.max_pages);
+    return sum + ((size_t)o.n_bound + 1) * sl_align_up(bound, SL_CUDA_POOL_ALIGN);
+}
+
 static sl_status open_buffers(sl_cuda *cuda, const sl_cuda_options *o) {
-    const size_t workspace_bytes = o->workspace_bytes ? o->workspace_bytes : (size_t)32 << 20;
+    const size_t workspace_bytes = o->workspace_bytes;
     void *ask = NULL, *answer = NULL;
     SL_TRY(sl_cuda_take(cuda, workspace_bytes, "cuBLAS", &cuda->workspace));
     SL_TRY(sl_cuda_take(cuda, cuda->unpack_bytes, "unpacked weights", &cuda->unpacked));
@@ -282,8 +310,9 @@ static sl_status open_buffers(sl_cuda *cuda, const sl_cuda_options *o) {
     return sl_cuda_gemm_open(cuda->workspace, workspace_bytes, &cuda->gemm);
 }
 
-sl_status sl_cuda_backend_open(const sl_cuda_options *o, sl_backend **out) {
-    if (!o || !out) return SL_FAIL(SL_ERR_ARG, "cuda backend: no options or no result");
+sl_status sl_cuda_backend_open(const sl_cuda_options *options, sl_backend **out) {
+    if (!options || !out) return SL_FAIL(SL_ERR_ARG, "cuda backend: no options or no result");
+    const sl_cuda_options whole = complete(options), *o = &whole;
     if (o->memory_bytes == 0) return SL_FAIL(SL_ERR_ARG, "cuda backend: a budget of zero bytes");
     if (o->max_rows < 0 || o->max_pages < 0 || o->n_bound < 0 || o->device < 0)
         return SL_FAIL(SL_ERR_ARG, "cuda backend: device %d, %d rows, %d pages, %d numbers",
@@ -295,11 +324,11 @@ sl_status sl_cuda_backend_open(const sl_cuda_options *o, sl_backend **out) {
     if (!cuda) return SL_FAIL(SL_ERR_NOMEM, "cuda backend: out of host memory");
     cuda->base.ops = &cuda_ops;
     cuda->device = o->device;
-    cuda->max_rows = o->max_rows ? o->max_rows : 4096;
-    cuda->max_pages = o->max_pages ? o->max_pages : 65536;
-    cuda->n_bound = o->n_bound ? o->n_bound : 16;
-    cuda->unpack_bytes = o->unpack_bytes ? o->unpack_bytes : (size_t)64 << 20;
-    cuda->attend_bytes = o->attend_bytes ? o->attend_bytes : (size_t)32 << 20;
+    cuda->max_rows = o->max_rows;
+    cuda->max_pages = o->max_pages;
+    cuda->n_bound = o->n_bound;
+    cuda->unpack_bytes = o->unpack_bytes;
+    cuda->attend_bytes = o->attend_bytes;
     SL_GO(open_streams(cuda));
     SL_GO(take_memory(cuda, o->memory_bytes));
     SL_GO(open_buffers(cuda, o));

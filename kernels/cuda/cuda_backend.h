@@ -28,6 +28,10 @@ int sl_cuda_device_count(void);
 /* Memory of a device that nobody uses now; starts CUDA there.  Errors: SL_ERR_DEVICE. */
 sl_status sl_cuda_free_bytes(int device, size_t *out);
 
+/* What a backend with these options takes of its budget itself; the rest is the caller's.  Needs no
+ * device. */
+size_t sl_cuda_overhead_bytes(const sl_cuda_options *options);
+
 /* What tells one kind of device from another, and what drives it. */
 typedef struct {
     char name[64];       /* "NVIDIA H100 80GB HBM3" */

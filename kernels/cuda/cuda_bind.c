@@ -19,8 +19,12 @@ static layout layout_for(int max_rows, int max_pages) {
     return l;
 }
 
+size_t sl_cuda_bound_bytes(int max_rows, int max_pages) {
+    return layout_for(max_rows, max_pages).bytes;
+}
+
 sl_status sl_cuda_open_bound(sl_cuda *cuda) {
-    const size_t bytes = layout_for(cuda->max_rows, cuda->max_pages).bytes;
+    const size_t bytes = sl_cuda_bound_bytes(cuda->max_rows, cuda->max_pages);
     cuda->bound = calloc((size_t)cuda->n_bound + 1, sizeof *cuda->bound);
     if (!cuda->bound) return SL_FAIL(SL_ERR_NOMEM, "cuda backend: out of host memory");
     for (int i = 0; i <= cuda->n_bound; i++) {

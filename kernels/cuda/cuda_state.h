@@ -67,6 +67,7 @@ sl_status sl_cuda_take(sl_cuda *cuda, size_t bytes, const char *what, void **out
 extern const sl_device_ops sl_cuda_device_ops;
 
 /* cuda_bind.c */
+size_t sl_cuda_bound_bytes(int max_rows, int max_pages); /* of one micro-batch's rows */
 sl_status sl_cuda_open_bound(sl_cuda *cuda);
 void sl_cuda_close_bound(sl_cuda *cuda);
 sl_status sl_cuda_bind_rows(sl_backend *be, int number, sl_rows *rows);

@@ -135,6 +135,7 @@ sl_status sl_stage_begin_sweep(sl_stage *s);
 
 /* stage_memory.c: how the budgets are divided. */
 typedef struct {
+    size_t backend_bytes;        /* of the device's memory, taken by the backend before */
     size_t fast_bytes;           /* buffers, hidden states and places in the tier that computes */
     size_t host_bytes;           /* beside a device: what else is taken of host memory */
     size_t disk_bytes;           /* hidden states on disk */
@@ -145,6 +146,10 @@ typedef struct {
     int n_slots[SL_TIER_COUNT];  /* by home here */
 } sl_stage_plan;
 
+/* What follows from the options: homes here, who attends, and how far micro-batches may be apart.
+ * Fills in the stage's fields; s->home is taken. */
+sl_status sl_stage_settle(sl_stage *s);
+sl_weights_options sl_stage_weights_options(const sl_stage *s, const sl_source *source);
 sl_program_options sl_stage_program_options(const sl_stage *s);
 sl_kv_visits_options sl_stage_visits_options(const sl_stage *s);
 sl_hidden_options sl_stage_hidden_options(const sl_stage *s);
@@ -154,7 +159,16 @@ size_t sl_stage_lane_bytes(const sl_stage *s, int answer);
 sl_status sl_stage_plan_memory(const sl_stage *s, sl_stage_plan *plan);
 /* Fills in the weights' shares where the policy left them open. */
 sl_status sl_stage_choose_shares(const sl_stage *s, sl_stage_plan *plan, sl_weights_options *w);
+/* All but the pages: what has been taken by now, and what will be once weights of this size and the
+ * buffers are there. */
+void sl_stage_used(const sl_stage *s, const sl_stage_plan *plan, size_t out[SL_TIER_COUNT]);
+void sl_stage_planned(const sl_stage *s, const sl_stage_plan *plan, const sl_weights_size *w,
+                      size_t out[SL_TIER_COUNT]);
+/* Host memory at its peak: what is taken for loading is given back before rings, buffers and pages
+ * are taken. */
+size_t sl_stage_loading_peak(const sl_weights_size *w, size_t in_the_end);
+/* Pages by the seats' homes that the budgets hold beside what is used. */
 sl_status sl_stage_count_pages(const sl_stage *s, const sl_stage_plan *plan,
-                               int64_t out[SL_TIER_COUNT]);
+                               const size_t used[SL_TIER_COUNT], int64_t out[SL_TIER_COUNT]);
 
 #endif

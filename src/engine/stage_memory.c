@@ -1,12 +1,57 @@
 /* How a stage's budgets are divided among weights, buffers, places of visits and pages. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "engine/stage_impl.h"
 
+sl_status sl_stage_settle(sl_stage *s) {
+    const sl_stage_options *o = &s->opt;
+    int on_disk = 0, elsewhere = 0;
+    s->home = calloc((size_t)o->n_slots, 1);
+    if (!s->home) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
+    for (int i = 0; i < o->n_slots; i++) {
+        s->home[i] = o->seats[i].home;
+        if (!s->device && s->home[i] == SL_TIER_GPU) s->home[i] = SL_TIER_CPU;
+        on_disk |= s->home[i] == SL_TIER_DISK;
+        elsewhere |= s->home[i] != sl_tier_get_kind(s->fast);
+    }
+    if (on_disk && !o->disk_dir)
+        return SL_FAIL(SL_ERR_ARG, "sequences are to live on disk, but no folder is given");
+    for (int from = 0; s->device && o->host_attention && from < o->n_slots;
+         from += o->micro_batch) {
+        int n = 0;
+        for (int i = from; i < from + o->micro_batch && i < o->n_slots; i++)
+            n += o->seats[i].on_host;
+        if (n > s->host_rows) s->host_rows = n;
+    }
+    s->format = sl_kv_format_make(o->cache_dtype, s->config.n_kv_heads, s->config.head_dim);
+    if (on_disk) s->format.page_bytes = sl_align_up(s->format.page_bytes, SL_DISK_ALIGN);
+    s->travels = sl_hidden_travels(&o->hidden, s->device != NULL);
+    const int on_host = s->host_rows > 0;
+    s->n_lanes = 1 + sl_sweep_lag(o->num_micro_batches, on_host, s->travels);
+    s->n_places =
+        elsewhere || s->travels ? sl_sweep_places(o->num_micro_batches, on_host, s->travels) : 1;
+    s->n_sets = o->transport->n_ranks > 1 ? SL_STAGE_SETS : 1;
+    s->own_wire = o->transport->n_ranks > 1 && (s->device || s->travels);
+    return SL_OK;
+}
+
 sl_status sl_stage_hidden_room(const sl_stage *s, size_t *out) {
     SL_TRY(sl_size_mul((size_t)s->opt.max_rows, sl_stage_row_bytes(s), out));
     return sl_size_add(*out, sizeof(sl_stage_trailer), out);
+}
+
+sl_weights_options sl_stage_weights_options(const sl_stage *s, const sl_source *source) {
+    return (sl_weights_options){.source = source,
+                                .first = s->opt.first_layer,
+                                .last = s->opt.last_layer,
+                                .precision = s->opt.weights_dtype,
+                                .shares = s->opt.weights,
+                                .disk_dir = s->opt.disk_dir,
+                                .disk_budget_bytes = s->opt.disk_budget_bytes,
+                                .be = s->opt.backend,
+                                .device = s->device};
 }
 
 sl_program_options sl_stage_program_options(const sl_stage *s) {
@@ -107,6 +152,7 @@ sl_status sl_stage_plan_memory(const sl_stage *s, sl_stage_plan *plan) {
     const sl_program_options options = sl_stage_program_options(s);
     SL_TRY(sl_program_measure(&options, &program));
     SL_TRY(plan_hidden(s, plan));
+    if (s->device) plan->backend_bytes = s->device->used_bytes(s->opt.backend);
     const sl_kv_visits_options visits = sl_stage_visits_options(s);
     if (visits.most_visitors > 0) SL_TRY(sl_kv_visits_measure(&visits, places));
     plan->fast_bytes += program + places[SL_TIER_GPU];
@@ -121,29 +167,40 @@ sl_status sl_stage_plan_memory(const sl_stage *s, sl_stage_plan *plan) {
     return SL_OK;
 }
 
+static size_t budget_of(const sl_stage *s, int t) {
+    if (t == SL_TIER_DISK) return s->opt.disk_budget_bytes;
+    return sl_tier_budget_bytes(t == SL_TIER_GPU ? s->gpu : s->cpu);
+}
+
+void sl_stage_planned(const sl_stage *s, const sl_stage_plan *plan, const sl_weights_size *w,
+                      size_t out[SL_TIER_COUNT]) {
+    for (int t = 0; t < SL_TIER_COUNT; t++) out[t] = w->resident_bytes[t] + w->ring_bytes[t];
+    out[SL_TIER_GPU] += plan->backend_bytes;
+    out[sl_tier_get_kind(s->fast)] += plan->fast_bytes;
+    out[SL_TIER_CPU] += plan->host_bytes + plan->tails;
+    out[SL_TIER_DISK] += w->table_bytes + plan->disk_bytes;
+}
+
+size_t sl_stage_loading_peak(const sl_weights_size *w, size_t in_the_end) {
+    const size_t loading = w->resident_bytes[SL_TIER_CPU] + w->loading_bytes;
+    return loading > in_the_end ? loading : in_the_end;
+}
+
 /* Whether weights of this size fit beside the rest; *short_out: bytes that are missing. */
 static int fits(const sl_stage *s, const sl_stage_plan *plan, const sl_weights_size *w,
                 sl_tier_kind *kind_out, size_t *short_out) {
-    for (int t = SL_TIER_GPU; t <= SL_TIER_CPU; t++) {
-        const sl_tier *tier = t == SL_TIER_GPU ? s->gpu : s->cpu;
-        if (!tier) continue;
-        size_t need = w->resident_bytes[t] + w->ring_bytes[t] + plan->pages[t];
-        if (tier == s->fast) need += plan->fast_bytes;
-        /* What is taken for loading is given back before pages are taken. */
-        if (t == SL_TIER_CPU && w->loading_bytes > plan->pages[t])
-            need += w->loading_bytes - plan->pages[t];
-        if (t == SL_TIER_CPU) need += plan->host_bytes + plan->tails;
-        if (need <= sl_tier_budget_bytes(tier)) continue;
+    size_t need[SL_TIER_COUNT];
+    sl_stage_planned(s, plan, w, need);
+    for (int t = 0; t < SL_TIER_COUNT; t++) {
+        need[t] += plan->pages[t];
+        if (t == SL_TIER_CPU) need[t] = sl_stage_loading_peak(w, need[t]);
+        if (need[t] == 0 || (t == SL_TIER_GPU && !s->gpu)) continue;
+        if (need[t] <= budget_of(s, t)) continue;
         *kind_out = (sl_tier_kind)t;
-        *short_out = need - sl_tier_budget_bytes(tier);
+        *short_out = need[t] - budget_of(s, t);
         return 0;
     }
-    const size_t disk =
-        w->resident_bytes[SL_TIER_DISK] + plan->disk_bytes + plan->pages[SL_TIER_DISK];
-    if (disk == 0 || disk <= s->opt.disk_budget_bytes) return 1;
-    *kind_out = SL_TIER_DISK;
-    *short_out = disk - s->opt.disk_budget_bytes;
-    return 0;
+    return 1;
 }
 
 /* Looks for the highest placement that fits beside the plan; *found_out = 0 when there is none. */
@@ -198,28 +255,20 @@ sl_status sl_stage_choose_shares(const sl_stage *s, sl_stage_plan *plan, sl_weig
                    s->opt.disk_dir ? "" : "; a disk folder would take weights");
 }
 
-/* Bytes of a tier that are left for pages. */
-static size_t room_for_pages(const sl_stage *s, const sl_stage_plan *plan, int t, size_t *budget,
-                             size_t *used) {
-    const sl_tier *tier = t == SL_TIER_GPU ? s->gpu : s->cpu;
-    if (t == SL_TIER_DISK) {
-        *budget = s->opt.disk_budget_bytes;
-        *used = sl_weights_bytes(s->weights).resident_bytes[SL_TIER_DISK] + plan->disk_bytes;
-    } else {
-        *budget = sl_tier_budget_bytes(tier);
-        *used = sl_tier_used_bytes(tier) + (t == SL_TIER_CPU ? plan->tails : 0);
-    }
-    return *budget > *used ? *budget - *used : 0;
+void sl_stage_used(const sl_stage *s, const sl_stage_plan *plan, size_t out[SL_TIER_COUNT]) {
+    const sl_weights_size w = sl_weights_bytes(s->weights);
+    out[SL_TIER_GPU] = s->gpu ? sl_tier_used_bytes(s->gpu) + plan->backend_bytes : 0;
+    out[SL_TIER_CPU] = sl_tier_used_bytes(s->cpu) + plan->tails;
+    out[SL_TIER_DISK] = w.resident_bytes[SL_TIER_DISK] + w.table_bytes + plan->disk_bytes;
 }
 
 sl_status sl_stage_count_pages(const sl_stage *s, const sl_stage_plan *plan,
-                               int64_t out[SL_TIER_COUNT]) {
+                               const size_t used[SL_TIER_COUNT], int64_t out[SL_TIER_COUNT]) {
     const int64_t one = sl_kv_pages_for(s->opt.max_context);
     int64_t here[SL_TIER_COUNT] = {0};
     for (int t = 0; t < SL_TIER_COUNT; t++) {
-        size_t budget, used;
         if (plan->n_slots[t] == 0) continue;
-        const size_t room = room_for_pages(s, plan, t, &budget, &used);
+        const size_t budget = budget_of(s, t), room = budget > used[t] ? budget - used[t] : 0;
         const int64_t most = (int64_t)(room / plan->per_page), all = one * plan->n_slots[t];
         if (most < one) {
             char need[32], have[32], whole[32], rest[32];
@@ -231,7 +280,7 @@ sl_status sl_stage_count_pages(const sl_stage *s, const sl_stage_plan *plan,
                 s->opt.max_context, sl_bytes_format(plan->context, need, sizeof need),
                 sl_bytes_format(room, have, sizeof have), sl_tier_name((sl_tier_kind)t),
                 sl_bytes_format(budget, whole, sizeof whole),
-                sl_bytes_format(used, rest, sizeof rest));
+                sl_bytes_format(used[t], rest, sizeof rest));
         }
         here[t] = most < all ? most : all;
     }

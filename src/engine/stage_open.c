@@ -62,18 +62,8 @@ static sl_status open_lanes(sl_stage *s) {
 }
 
 static sl_status open_weights(sl_stage *s, const sl_source *source, sl_stage_plan *plan) {
-    sl_weights_options w = {.source = source,
-                            .first = s->opt.first_layer,
-                            .last = s->opt.last_layer,
-                            .precision = s->opt.weights_dtype,
-                            .shares = s->opt.weights,
-                            .disk_dir = s->opt.disk_dir,
-                            .disk_budget_bytes = s->opt.disk_budget_bytes,
-                            .be = s->opt.backend,
-                            .device = s->device};
-    double sum = 0.0;
-    for (int t = 0; t < SL_TIER_COUNT; t++) sum += w.shares.frac[t];
-    if (sum == 0.0) SL_TRY(sl_stage_choose_shares(s, plan, &w));
+    sl_weights_options w = sl_stage_weights_options(s, source);
+    if (!sl_shares_are_set(&w.shares)) SL_TRY(sl_stage_choose_shares(s, plan, &w));
     SL_TRY(sl_weights_open(&w, s->gpu, s->cpu, &s->weights));
     const int n_layers = sl_stage_n_layers(s);
     s->is_fetched = calloc((size_t)n_layers, 1);
@@ -98,39 +88,6 @@ static sl_status open_tiers(sl_stage *s) {
     return SL_OK;
 }
 
-/* What follows from the policy: homes here, who attends, and how far micro-batches may be apart. */
-static sl_status settle(sl_stage *s) {
-    const sl_stage_options *o = &s->opt;
-    int on_disk = 0, elsewhere = 0;
-    s->home = calloc((size_t)o->n_slots, 1);
-    if (!s->home) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
-    for (int i = 0; i < o->n_slots; i++) {
-        s->home[i] = o->seats[i].home;
-        if (!s->device && s->home[i] == SL_TIER_GPU) s->home[i] = SL_TIER_CPU;
-        on_disk |= s->home[i] == SL_TIER_DISK;
-        elsewhere |= s->home[i] != sl_tier_get_kind(s->fast);
-    }
-    if (on_disk && !o->disk_dir)
-        return SL_FAIL(SL_ERR_ARG, "sequences are to live on disk, but no folder is given");
-    for (int from = 0; s->device && o->host_attention && from < o->n_slots;
-         from += o->micro_batch) {
-        int n = 0;
-        for (int i = from; i < from + o->micro_batch && i < o->n_slots; i++)
-            n += o->seats[i].on_host;
-        if (n > s->host_rows) s->host_rows = n;
-    }
-    s->format = sl_kv_format_make(o->cache_dtype, s->config.n_kv_heads, s->config.head_dim);
-    if (on_disk) s->format.page_bytes = sl_align_up(s->format.page_bytes, SL_DISK_ALIGN);
-    s->travels = sl_hidden_travels(&o->hidden, s->device != NULL);
-    const int on_host = s->host_rows > 0;
-    s->n_lanes = 1 + sl_sweep_lag(o->num_micro_batches, on_host, s->travels);
-    s->n_places =
-        elsewhere || s->travels ? sl_sweep_places(o->num_micro_batches, on_host, s->travels) : 1;
-    s->n_sets = o->transport->n_ranks > 1 ? SL_STAGE_SETS : 1;
-    s->own_wire = o->transport->n_ranks > 1 && (s->device || s->travels);
-    return SL_OK;
-}
-
 static sl_status open_visits(sl_stage *s) {
     const sl_kv_visits_options o = sl_stage_visits_options(s);
     return o.most_visitors > 0 ? sl_kv_visits_open(&o, &s->visits) : SL_OK;
@@ -149,7 +106,7 @@ sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out,
     s->is_last = sl_transport_is_last(o->transport);
     sl_stage_plan plan;
     SL_GO(open_tiers(s));
-    SL_GO(settle(s));
+    SL_GO(sl_stage_settle(s));
     SL_GO(sl_stage_plan_memory(s, &plan));
     SL_GO(open_weights(s, o->source, &plan));
     const sl_program_options program = sl_stage_program_options(s);
@@ -167,7 +124,9 @@ sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out,
     SL_GO(open_hidden(s));
     SL_GO(open_lanes(s));
     SL_GO(open_visits(s));
-    SL_GO(sl_stage_count_pages(s, &plan, max_pages_out));
+    size_t used[SL_TIER_COUNT];
+    sl_stage_used(s, &plan, used);
+    SL_GO(sl_stage_count_pages(s, &plan, used, max_pages_out));
     *out = s;
     return SL_OK;
 
@@ -293,7 +252,7 @@ void sl_stage_get_stats(const sl_stage *s, sl_stage_stats *out) {
     memcpy(out->weight_bytes, weights.resident_bytes, sizeof out->weight_bytes);
     memcpy(out->busy_s, s->busy_s, sizeof out->busy_s);
     memcpy(out->moved_bytes, s->moved_bytes, sizeof out->moved_bytes);
-    out->disk_peak_bytes = weights.resident_bytes[SL_TIER_DISK];
+    out->disk_peak_bytes = weights.resident_bytes[SL_TIER_DISK] + weights.table_bytes;
     if (s->kv)
         out->disk_peak_bytes += (size_t)sl_kv_n_pages(s->kv, SL_TIER_DISK) * s->format.page_bytes *
                                 (size_t)sl_stage_n_layers(s);

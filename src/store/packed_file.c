@@ -88,14 +88,20 @@ static sl_status add_entry(sl_packed_plan *plan, const sl_layout *layout, int pi
     return SL_OK;
 }
 
+sl_status sl_packed_table_bytes(size_t n_pieces, size_t *out) {
+    size_t bytes;
+    SL_TRY(sl_size_mul(n_pieces, sizeof(sl_packed_entry), &bytes));
+    SL_TRY(sl_size_add(bytes, sizeof(sl_packed_header) + SL_PACK_ALIGN - 1, &bytes));
+    *out = bytes & ~(size_t)(SL_PACK_ALIGN - 1);
+    return SL_OK;
+}
+
 static sl_status make_plan(const sl_packed_wanted *wanted, sl_packed_plan *out) {
     sl_status st = SL_OK;
     sl_packed_plan plan = {0};
     size_t n, bytes;
     SL_TRY(check_wanted(wanted, &n));
-    SL_TRY(sl_size_mul(n, sizeof(sl_packed_entry), &bytes));
-    SL_TRY(sl_size_add(bytes, sizeof(sl_packed_header) + SL_PACK_ALIGN - 1, &bytes));
-    bytes &= ~(size_t)(SL_PACK_ALIGN - 1);
+    SL_TRY(sl_packed_table_bytes(n, &bytes));
     plan.head = sl_packed_memory(bytes);
     if (!plan.head)
         return SL_FAIL(SL_ERR_NOMEM, "packed weights: no host memory for a table of %zu pieces", n);

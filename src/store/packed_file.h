@@ -52,6 +52,8 @@ void sl_packed_close(sl_packed_file *file);
 sl_status sl_packed_find(const sl_packed_file *file, int layer, int piece, size_t *offset_out,
                          size_t *bytes_out);
 sl_disk *sl_packed_disk(const sl_packed_file *file);
+/* Bytes of a file before its first piece. */
+sl_status sl_packed_table_bytes(size_t n_pieces, size_t *out);
 size_t sl_packed_bytes(const sl_packed_file *file); /* of the whole file */
 const char *sl_packed_path(const sl_packed_file *file);
 

@@ -2,6 +2,12 @@
 
 #include <math.h>
 
+int sl_shares_are_set(const sl_shares *s) {
+    for (int t = 0; t < SL_TIER_COUNT; t++)
+        if (s->frac[t] != 0.0) return 1;
+    return 0;
+}
+
 sl_status sl_shares_check(const sl_shares *s, const char *what) {
     double sum = 0.0;
     for (int t = 0; t < SL_TIER_COUNT; t++) {

@@ -21,6 +21,9 @@ typedef struct {
     double owed_bytes[SL_TIER_COUNT];
 } sl_place_carry;
 
+/* Whether any share is given; all zero stands for "choose". */
+int sl_shares_are_set(const sl_shares *shares);
+
 /* Checks that the shares are within [0, 1] and sum to 1 (within 1e-6).
  * Errors: SL_ERR_ARG naming `what` and the numbers. */
 sl_status sl_shares_check(const sl_shares *shares, const char *what);

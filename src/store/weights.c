@@ -95,7 +95,7 @@ static sl_status lay_out(sl_weights *w, const sl_source *source) {
     sl_shares all_fast = {{0}};
     all_fast.frac[w->fast] = 1.0;
     SL_TRY(sl_shares_check(&w->opt.shares, "weights"));
-    size_t most_fetched = 0, most_uploaded = 0;
+    size_t most_fetched = 0, most_uploaded = 0, n_on_disk = 0;
     for (int i = 0; i < w->n_packed; i++) {
         packed_layer *l = &w->layer[i];
         l->layer = layer_of(w, i);
@@ -111,12 +111,14 @@ static sl_status lay_out(sl_weights *w, const sl_source *source) {
             size_t *sum = &l->bytes[l->home[p]], *all = &w->size.resident_bytes[l->home[p]];
             SL_TRY(sl_size_add(*sum, piece_room(&l->layout.pieces[p]), sum));
             SL_TRY(sl_size_add(*all, piece_room(&l->layout.pieces[p]), all));
+            n_on_disk += l->home[p] == SL_TIER_DISK;
         }
         if (l->bytes[SL_TIER_DISK] > most_fetched) most_fetched = l->bytes[SL_TIER_DISK];
         if (upload_bytes(w, l) > most_uploaded) most_uploaded = upload_bytes(w, l);
         if (l->bytes[SL_TIER_GPU] > w->size.loading_bytes)
             w->size.loading_bytes = l->bytes[SL_TIER_GPU];
     }
+    if (n_on_disk) SL_TRY(sl_packed_table_bytes(n_on_disk, &w->size.table_bytes));
     SL_TRY(sl_size_mul(N_HALVES, most_fetched, &w->size.ring_bytes[SL_TIER_CPU]));
     return sl_size_mul(N_HALVES, most_uploaded, &w->size.ring_bytes[SL_TIER_GPU]);
 }

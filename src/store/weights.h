@@ -64,6 +64,7 @@ typedef struct {
     size_t resident_bytes[SL_TIER_COUNT]; /* pieces by home; DISK: in the packed file */
     size_t ring_bytes[SL_TIER_COUNT];     /* GPU: on the way from the host; CPU: from disk */
     size_t loading_bytes;                 /* of host memory while a device is loaded */
+    size_t table_bytes;                   /* of the packed file, beside the pieces; 0 without one */
 } sl_weights_size;
 
 /* What open will take.  Pure, quick: reads nothing. */

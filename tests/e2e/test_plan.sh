@@ -91,7 +91,7 @@ done
 
 # ---- for people ----
 
-expect 0 "$sluice" plan --model dummy:opt-30b --gpu-mem 16GiB
+expect 0 "$sluice" plan --cost-model flexgen --model dummy:opt-30b --gpu-mem 16GiB
 says out "--micro-batch 32 --num-micro-batches 5"
 says out "7.09473 tokens/s"
 says out "prefill by compute"
@@ -100,22 +100,83 @@ silent err
 
 # ---- what does not fit ----
 
-expect 1 "$sluice" plan --model dummy:opt-175b --gpu-mem 16GiB --micro-batch 32 --num-micro-batches 8
+expect 1 "$sluice" plan --cost-model flexgen --model dummy:opt-175b --gpu-mem 16GiB --micro-batch 32 --num-micro-batches 8
 says err "GPU memory lacks 0.70 GiB in prefill (needs 13.50 of 12.80 GiB)"
 says err "--gpu-mem 16.88GiB, or --micro-batch 16 --num-micro-batches 8"
 silent out
-expect 3 "$sluice" plan --model dummy:opt-175b --gpu-mem 4GiB --cpu-mem 32GiB --disk-mem 100GiB \
+expect 3 "$sluice" plan --cost-model flexgen --model dummy:opt-175b --gpu-mem 4GiB --cpu-mem 32GiB --disk-mem 100GiB \
     --micro-batch 8 --num-micro-batches 4 --json
 holds 'p["feasible"] is False and p["tokens_per_s"] is None and "lacks" in p["reason"]'
 silent err
-expect 1 "$sluice" plan --model dummy:opt-175b --gpu-mem 4GiB --cpu-mem 2GiB
+expect 1 "$sluice" plan --cost-model flexgen --model dummy:opt-175b --gpu-mem 4GiB --cpu-mem 2GiB
 says err "not even in blocks of 1 x 1"
 says err "--gpu-mem 8.71GiB and --cpu-mem 4.29GiB"
 # The advice is right.
-expect 0 "$sluice" plan --model dummy:opt-175b --gpu-mem 8.71GiB --cpu-mem 4.29GiB --micro-batch 1 \
+expect 0 "$sluice" plan --cost-model flexgen --model dummy:opt-175b --gpu-mem 8.71GiB --cpu-mem 4.29GiB --micro-batch 1 \
     --num-micro-batches 1
-expect 1 "$sluice" plan --model dummy:opt-30b --gpu-mem 16GiB --percent 90,10,0,100,0,100
+expect 1 "$sluice" plan --cost-model flexgen --model dummy:opt-30b --gpu-mem 16GiB --percent 90,10,0,100,0,100
 says err "or shares that are not given"
+
+# ---- on a measured machine ----
+
+g16=$source/cluster/g16.json
+on_g16() { expect 0 "$sluice" plan --model dummy:opt-30b --profile "$g16" --num-prompts 512 "$@"; }
+
+on_g16 --quality q4 --save policy.json --json
+holds 'p["feasible"] and p["cost_model"] == "measured" and p["best"]["policy"]["weights"] == "q4"'
+holds 'p["best"]["tokens_per_s"] <= p["best"]["bound_tokens_per_s"]'
+holds 'all(m["peak_bytes"] <= m["budget_bytes"] for m in p["best"]["memory"].values())'
+holds 'p["second"]["tokens_per_s"] <= p["best"]["tokens_per_s"]'
+holds 'set(p["best"]["decode"]["queues_s"]) >= {"h2d", "compute", "cpu attention", "host memory"}'
+holds 'json.load(open("policy.json"))["micro_batch"] == p["best"]["policy"]["micro_batch"]'
+silent err
+on_g16 --json
+holds 'p["best"]["policy"]["weights"] == "f16" and p["best"]["policy"]["cache"] == "f16"'
+on_g16 --weights q4 --cache q8 --micro-batch 40 --num-micro-batches 3 --max-rows 1000
+says out "--micro-batch 40 --num-micro-batches 3 --max-rows 1000"
+says out "--weights q4 --cache q8"
+says out "host memory"
+says out "##"
+says out "bound        prefill by"
+says out "While decoding, the processors attend to"
+on_g16 --quality q4
+says out "runner-up"
+on_g16 --max-latency 5 --quality q4 --json
+holds 'p["best"]["request_s"] <= 5'
+expect 1 "$sluice" plan --model dummy:opt-30b --profile "$g16" --max-latency 0.001
+says err "the quickest that was found takes"
+expect 1 "$sluice" plan --model dummy:opt-30b --profile "$g16" --cpu-mem 20GiB --disk-mem 1GiB
+says err "host memory lacks"
+says err "weights and cache in 4 bits"
+silent out
+expect 3 "$sluice" plan --model dummy:opt-30b --profile "$g16" --cpu-mem 20GiB --disk-mem 1GiB --json
+holds 'p["feasible"] is False and p["short_bytes"]["cpu"] > 0 and "lacks" in p["reason"]'
+
+# What is planned can be run, within the budgets: host memory stands in for a GPU's.
+python3 - <<'P'
+import json
+
+json.dump({"architectures": ["OPTForCausalLM"], "model_type": "opt", "vocab_size": 1000,
+           "hidden_size": 256, "ffn_dim": 1024, "num_attention_heads": 4, "num_hidden_layers": 6,
+           "max_position_embeddings": 512, "word_embed_proj_dim": 256,
+           "do_layer_norm_before": True, "activation_function": "relu", "bos_token_id": 2,
+           "eos_token_id": 2, "pad_token_id": 1}, open("tiny.json", "w"))
+P
+tiny=(--model dummy:tiny.json --prompt-len 60 --gen-len 8 --num-prompts 40 --threads 2
+    --backend cpu --gpu-mem 12MiB --cpu-mem 16MiB --quiet)
+expect 0 "$sluice" bench "${tiny[@]}" --profile "$source/cluster/toy.json"
+holds 'p["n_generated_tokens"] == 320 and 0 < p["ranks"][0]["weight_bytes_cpu"]'
+holds '0.9 * 12 * 2**20 < p["ranks"][0]["gpu_peak_bytes"] <= 12 * 2**20'
+expect 0 "$sluice" plan --model dummy:tiny.json --prompt-len 60 --gen-len 8 --num-prompts 40 \
+    --profile "$source/cluster/toy.json" --gpu-mem 160MiB --quality q8 --save tiny-policy.json
+expect 0 "$sluice" bench "${tiny[@]}" --gpu-mem 32MiB --policy tiny-policy.json
+holds 'p["policy"]["micro_batch"] == json.load(open("tiny-policy.json"))["micro_batch"]'
+expect 0 "$sluice" bench "${tiny[@]}" --gpu-mem 32MiB --policy tiny-policy.json --micro-batch 3
+holds 'p["policy"]["micro_batch"] == 3'
+echo '{"policy_version": 1, "micro_batch": -1}' >bad.json
+expect 1 "$sluice" bench "${tiny[@]}" --policy bad.json
+says err "bad.json"
+expect 2 "$sluice" bench "${tiny[@]}" --gpu-mem 0 --profile "$g16"
 
 # ---- wrong usage ----
 
@@ -123,21 +184,29 @@ expect 2 "$sluice" plan
 says err "--model: not given"
 expect 2 "$sluice" plan --model dummy:opt-31b
 expect 2 "$sluice" plan --model dummy:opt-30b --cost-model magic
-says err "expected one of flexgen"
-expect 2 "$sluice" plan --model dummy:opt-30b --percent 20,80,0
+says err "expected one of measured, flexgen"
+expect 2 "$sluice" plan --cost-model flexgen --model dummy:opt-30b --percent 20,80,0
 says err "expected 6"
-expect 2 "$sluice" plan --model dummy:opt-30b --percent 90,20,0,100,0,100
+expect 2 "$sluice" plan --cost-model flexgen --model dummy:opt-30b --percent 90,20,0,100,0,100
 says err "found 90 + 20 for weights"
-expect 2 "$sluice" plan --model dummy:opt-30b --percent 90,10,0,100,0,50
+expect 2 "$sluice" plan --cost-model flexgen --model dummy:opt-30b --percent 90,10,0,100,0,50
 says err "expected exactly 100"
-expect 2 "$sluice" plan --model dummy:opt-30b --percent 20 80 0 100 0 101
+expect 2 "$sluice" plan --cost-model flexgen --model dummy:opt-30b --percent 20 80 0 100 0 101
 says err '--percent: found "101"'
-expect 2 "$sluice" plan --model dummy:opt-30b 20 80
+expect 2 "$sluice" plan --cost-model flexgen --model dummy:opt-30b 20 80
 says err '"20", which is no option'
-expect 2 "$sluice" plan --model dummy:opt-30b --alpha 0
+expect 2 "$sluice" plan --cost-model flexgen --model dummy:opt-30b --alpha 0
+expect 2 "$sluice" plan --model dummy:opt-30b --alpha 0.9
+says err "--cost-model flexgen"
+expect 2 "$sluice" plan --model dummy:opt-30b --cost-model flexgen --quality q4
+says err "--cost-model measured"
+expect 2 "$sluice" run --model dummy:opt-125m --profile "$source/cluster/toy.json" --micro-batch 3 \
+    --gpu-mem 64MiB --backend cpu
+says err "--policy FILE"
 expect 0 "$sluice" plan --help
 for option in model prompt-len gen-len cost-model gpu-mem cpu-mem disk-mem alpha micro-batch \
-    num-micro-batches percent compress-weights json; do
+    num-micro-batches percent compress-weights json profile num-prompts ranks max-rows max-context \
+    weights cache quality max-latency save; do
     says out "--$option"
 done
 says out "Exit status"

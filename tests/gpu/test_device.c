@@ -23,6 +23,24 @@ static void pool_holds_the_budget_and_its_peak(void **state) {
     sl_backend_close(be);
 }
 
+static void overhead_is_what_the_backend_takes(void **state) {
+    (void)state;
+    const sl_cuda_options all[] = {{.memory_bytes = (size_t)1 << 30},
+                                   {.memory_bytes = (size_t)1 << 30,
+                                    .workspace_bytes = 1 << 20,
+                                    .unpack_bytes = 5 << 20,
+                                    .attend_bytes = 3 << 20,
+                                    .max_rows = 77,
+                                    .max_pages = 1001,
+                                    .n_bound = 3}};
+    for (int i = 0; i < 2; i++) {
+        sl_backend *be = NULL;
+        check_ok(sl_cuda_backend_open(&all[i], &be));
+        assert_int_equal(be->ops->device->used_bytes(be), sl_cuda_overhead_bytes(&all[i]));
+        sl_backend_close(be);
+    }
+}
+
 static void budget_beyond_the_device_is_refused(void **state) {
     (void)state;
     sl_backend *be = NULL;
@@ -192,6 +210,7 @@ int main(void) {
     SKIP_WITHOUT_GPU();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pool_holds_the_budget_and_its_peak),
+        cmocka_unit_test(overhead_is_what_the_backend_takes),
         cmocka_unit_test(budget_beyond_the_device_is_refused),
         cmocka_unit_test(host_memory_near_the_device_is_pinned),
         cmocka_unit_test(streams_wait_for_events),

@@ -1,0 +1,17 @@
+/* setup_policy.h - the policy of a run: from options, from a file, or searched for.
+ *
+ * Layer: launch.  May include: all.
+ */
+#ifndef SL_LAUNCH_SETUP_POLICY_H
+#define SL_LAUNCH_SETUP_POLICY_H
+
+#include "base/status.h"
+#include "setup.h"
+
+/* Fills in setup->policy.  With --policy it is the file's, with --profile and no decision among the
+ * options it is searched for (planner.h), both on the first rank; options that are given come
+ * before either.  The source is open and the threads are chosen.
+ * Collective; all ranks get the same decisions, and the same status. */
+sl_status sl_setup_choose_policy(sl_setup *setup);
+
+#endif
