@@ -70,7 +70,8 @@ static sl_status open_weights(sl_stage *s, const sl_source *source, sl_stage_pla
                             .disk_dir = s->opt.disk_dir,
                             .disk_budget_bytes = s->opt.disk_budget_bytes,
                             .be = s->opt.backend,
-                            .device = s->device};
+                            .device = s->device,
+                            .hollow = s->opt.backend->ops->hollow};
     double sum = 0.0;
     for (int t = 0; t < SL_TIER_COUNT; t++) sum += w.shares.frac[t];
     if (sum == 0.0) SL_TRY(sl_stage_choose_shares(s, plan, &w));
