@@ -1,7 +1,8 @@
 /* profile.h - what one rank's machine can do: measured capacities, bandwidths and rates.
  *
  * A profile is what the cost model reads.  It is measured (sluice profile), kept in a JSON file
- * (cluster/README.md lists the keys with their units) and used again while the machine is the same.
+ * (cluster/README.md lists the keys with their units, which are the fields' names here) and used
+ * again while the machine is the same.
  * Layer: policy.  May include: src.  Thread safety: plain data, pure functions.
  */
 #ifndef SL_POLICY_PROFILE_H
@@ -11,6 +12,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "job/json_text.h"
 
 enum { SL_CURVE_MAX = 16, SL_PROFILE_FORMATS = 3 };
 
@@ -21,16 +23,25 @@ typedef struct {
     double x[SL_CURVE_MAX], y[SL_CURVE_MAX];
 } sl_curve;
 
+/* 0 of a curve without points. */
 double sl_curve_at(const sl_curve *curve, double x);
 
-/* Index of a format in the arrays below: f16 0, q8 1, q4 2. */
+/* Appends a point.  Errors: SL_ERR_ARG (full, x not above the last one's, y not above 0). */
+sl_status sl_curve_add(sl_curve *curve, double x, double y);
+
+/* Index of a format in the arrays below: f16 0, q8 1, q4 2.  Other formats count as the one whose
+ * elements take the most similar number of bytes: F32 and BF16 as f16, GGML's of 4 and 5 bits as
+ * q4, its others as q8. */
 int sl_profile_format(sl_dtype dtype);
 
+/* "f16", "q8", "q4": the formats' names in files. */
+extern const char *const sl_profile_format_names[SL_PROFILE_FORMATS];
+
 typedef struct {
-    char name[64];   /* of the machine, for people */
-    char source[64]; /* "measured", or where the numbers are from */
-    char device[64]; /* "" without a GPU */
-    int n_threads;   /* that attend on the host, or compute without a GPU */
+    char name[64];    /* of the machine, for people */
+    char source[512]; /* "measured, VERSION", or which numbers are from where */
+    char device[64];  /* "" without a GPU */
+    int n_threads;    /* that attend on the host, or compute without a GPU */
 
     /* Capacities that may be used. */
     double gpu_bytes, cpu_bytes, disk_bytes;
@@ -40,9 +51,11 @@ typedef struct {
     double duplex_bps;          /* both directions at once, summed */
     double dram_bps;            /* all threads reading, nothing beside */
     double dram_beside_h2d_bps; /* all threads reading while copies to the device run, plus what the
-                                 * copies move: what host memory gives in all */
+                                 * copies move: what host memory gives in all; dram_bps without
+                                 * a GPU */
+    sl_curve dram_threads_bps;  /* x: threads reading, nothing beside; y: bytes/s of them all */
     sl_curve disk_read_bps, disk_write_bps; /* x: bytes of one request, several under way */
-    double wire_bps, wire_latency_s;        /* to the next rank */
+    double wire_bps, wire_latency_s;        /* to the next rank; 0, 0 of the last one */
 
     /* Attention on the host by format of the pages.  x: tokens of a sequence; y: page bytes/s with
      * n_threads threads. */
@@ -68,9 +81,14 @@ typedef struct {
  * Errors: SL_ERR_ARG naming the key, the value and what was expected. */
 sl_status sl_profile_check(const sl_profile *profile);
 
-/* Reads and writes one profile as JSON.  Unknown keys are refused by name, missing ones too.
+/* Reads and writes one profile as JSON.  Unknown keys are refused by name, missing ones too, and
+ * values that sl_profile_check() refuses.  A file is written under another name first, so that
+ * nobody reads half of it.
+ *   text   [bytes], need not end with a zero;  where: names it in errors
  * Errors: SL_ERR_IO, SL_ERR_FORMAT (file, key, what was found and expected). */
 sl_status sl_profile_read(const char *path, sl_profile *out);
+sl_status sl_profile_parse(const char *text, size_t bytes, const char *where, sl_profile *out);
 sl_status sl_profile_write(const sl_profile *profile, const char *path);
+void sl_profile_print(const sl_profile *profile, sl_json_text *out);
 
 #endif
