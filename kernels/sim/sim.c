@@ -152,7 +152,7 @@ sl_status sl_sim_open(const sl_sim_rates *rates, int n_ranks, sl_sim **out) {
     if (n_ranks < 1) return SL_FAIL(SL_ERR_ARG, "a simulation of %d ranks", n_ranks);
     for (int r = 0; r < n_ranks; r++) {
         SL_TRY(sl_sim_rates_check(&rates[r]));
-        if (n_ranks > 1 && rates[r].wire_bps == 0.0)
+        if (r < n_ranks - 1 && rates[r].wire_bps == 0.0)
             return SL_FAIL(SL_ERR_ARG, "simulated machine %d has no wire to the next rank", r);
     }
     sl_status st = SL_OK;
@@ -167,7 +167,12 @@ sl_status sl_sim_open(const sl_sim_rates *rates, int n_ranks, sl_sim **out) {
     }
     for (; s->n_ranks < n_ranks; s->n_ranks++) {
         rank_of_sim *r = &s->rank[s->n_ranks];
-        SL_GO(sl_sim_machine_open(&rates[s->n_ranks], note_mark, s, &r->machine));
+        sl_sim_rates mine = rates[s->n_ranks];
+        if (mine.wire_bps == 0.0 && s->n_ranks > 0) {
+            mine.wire_bps = rates[s->n_ranks - 1].wire_bps;
+            mine.wire_latency_s = rates[s->n_ranks - 1].wire_latency_s;
+        }
+        SL_GO(sl_sim_machine_open(&mine, note_mark, s, &r->machine));
         r->sim = s;
         r->clock = (sl_clock_source){now_s, sleep_until_news, r};
         pthread_cond_init(&r->turn, NULL);

@@ -20,8 +20,9 @@
 
 typedef struct sl_sim sl_sim;
 
-/* rates: [n_ranks], copied.  Errors: SL_ERR_ARG (sl_sim_rates_check(); no wire between several
- * ranks), SL_ERR_NOMEM. */
+/* rates: [n_ranks], copied; the last one's wire, by which results go back, is that of the rank
+ * before where it has none.  Errors: SL_ERR_ARG (sl_sim_rates_check(); no wire to the next rank),
+ * SL_ERR_NOMEM. */
 sl_status sl_sim_open(const sl_sim_rates *rates, int n_ranks, sl_sim **out);
 /* All ranks have left, and what they opened is closed. */
 void sl_sim_close(sl_sim *sim);

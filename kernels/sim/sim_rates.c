@@ -15,7 +15,9 @@ double sl_sim_curve_at(const sl_sim_curve *c, double x) {
 
 int sl_sim_format(sl_dtype dtype) {
     const int bits = sl_dtype_group_bits(dtype);
-    return bits == 8 ? 1 : bits == 4 ? 2 : 0;
+    if (bits) return bits == 8 ? 1 : 2;
+    const double bytes = (double)sl_dtype_block_bytes(dtype) / sl_dtype_block_elems(dtype);
+    return bytes >= 2.0 ? 0 : bytes > 0.8 ? 1 : 2; /* Q6_K has 0.82, Q5_1 0.75 */
 }
 
 static sl_status check_curve(const char *name, const sl_sim_curve *c, int is_needed) {

@@ -23,7 +23,8 @@ typedef struct {
 /* The rate at x; 0 for an empty curve. */
 double sl_sim_curve_at(const sl_sim_curve *curve, double x);
 
-/* Index of a format in the arrays below: f16 (and wider) 0, q8 1, q4 2. */
+/* Index of a format in the arrays below: f16 0, q8 1, q4 2; others as the one whose elements take
+ * the most similar number of bytes. */
 int sl_sim_format(sl_dtype dtype);
 
 typedef struct {

@@ -83,8 +83,10 @@ static sl_status drive(sl_engine *e, const sim_job *job, int vocab, sim_outcome 
         SL_TRY(sl_engine_step(e, &done));
         const sl_engine_result *r = NULL;
         while (sl_engine_take(e, &r) == SL_OK && r) {
+            uint64_t hash = r->id; /* requests may end in any order: their hashes are added up */
             for (int k = 0; k < r->choices[0].n_tokens; k++)
-                out->hash = sl_rng_mix(out->hash + (uint64_t)r->choices[0].tokens[k].id);
+                hash = sl_rng_mix(hash + (uint64_t)r->choices[0].tokens[k].id);
+            out->hash += hash;
             out->n_tokens += (uint64_t)r->choices[0].n_tokens;
             sl_engine_release(e, r);
         }
