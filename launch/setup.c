@@ -15,13 +15,14 @@
 #endif
 #include "host.h"
 #include "model/layout.h"
+#include "simulate.h"
 
 const char *const sl_setup_weights[] = {"stored", "f32", "f16", "q8", "q4", NULL};
 static const sl_dtype weights_dtypes[] = {SL_DTYPE_AS_STORED, SL_DTYPE_F32, SL_DTYPE_F16,
                                           SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", NULL};
 static const sl_dtype cache_dtypes[] = {SL_DTYPE_F16, SL_DTYPE_F32, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
-const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", NULL};
+const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", "sim", NULL};
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 void sl_setup_options_init(sl_setup_options *options) {
@@ -34,7 +35,9 @@ sl_status sl_setup_agree(const sl_setup *setup, sl_status mine) {
 
 sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *options, sl_setup *out) {
     sl_setup setup = {.launch = launch, .options = options};
-    if (launch->is_mpi) {
+    if (launch->simulated) {
+        SL_TRY(sl_simulated_open_transport(launch->simulated, &setup.transport));
+    } else if (launch->is_mpi) {
         SL_TRY(sl_transport_open_mpi(&setup.transport));
     } else {
         SL_TRY(sl_transport_open_loopback(&setup.transport));
@@ -253,8 +256,21 @@ static sl_status open_cuda(sl_setup *setup, int n_devices) {
 }
 #endif
 
+/* A simulated rank has the budgets of its machine where none are asked for. */
+static sl_status open_simulated(sl_setup *setup) {
+    const sl_simulated *sim = setup->launch->simulated;
+    sl_policy *p = &setup->policy;
+    SL_TRY(sl_simulated_open_backend(sim, setup->options->gpu_mem_bytes, &setup->backend));
+    if (setup->backend->ops->device &&
+        (p->weights_dtype == SL_DTYPE_AS_STORED || p->weights_dtype == SL_DTYPE_F32))
+        p->weights_dtype = SL_DTYPE_F16;
+    snprintf(setup->backend_name, sizeof setup->backend_name, "sim (%.64s)", sim->profile->name);
+    return SL_OK;
+}
+
 static sl_status open_backend(sl_setup *setup) {
     const int wanted = setup->options->backend;
+    if (setup->launch->simulated) return open_simulated(setup);
 #ifdef SL_CUDA
     const int n_devices = wanted == BACKEND_CPU ? 0 : sl_cuda_device_count();
     if (wanted == BACKEND_CUDA && n_devices == 0)
@@ -274,6 +290,11 @@ static sl_status open_host_attention(sl_setup *setup) {
     const sl_policy *p = &setup->policy;
     const double below = p->cache.frac[SL_TIER_CPU] + p->cache.frac[SL_TIER_DISK];
     if (!setup->backend->ops->device || below == 0.0 || p->host_attends == 0.0) return SL_OK;
+    if (setup->launch->simulated) {
+        SL_TRY(sl_simulated_open_host_attention(setup->launch->simulated, &setup->host_attention));
+        setup->policy.host_attention = setup->host_attention;
+        return SL_OK;
+    }
     const sl_cpu_host_options options = {.n_threads =
                                              setup->n_threads > 1 ? setup->n_threads - 1 : 1};
     SL_TRY(sl_cpu_host_attention_open(&options, &setup->host_attention));
@@ -298,7 +319,9 @@ static sl_status set_policy(sl_setup *setup) {
     setup->policy.sparsity = (float)o->attn_sparsity;
     setup->policy.no_overlap = o->no_overlap;
     setup->policy.disk_budget_bytes = o->disk_mem_bytes;
-    if (o->disk_dir && o->disk_mem_bytes == 0)
+    if (setup->launch->simulated)
+        sl_simulated_set_budgets(setup->launch->simulated, &setup->policy);
+    if (o->disk_dir && !setup->launch->simulated && o->disk_mem_bytes == 0)
         SL_TRY(choose_disk_budget(setup, &setup->policy.disk_budget_bytes));
     if (setup->policy.cpu_budget_bytes == 0)
         SL_TRY(choose_budget(setup, &setup->policy.cpu_budget_bytes));
@@ -309,6 +332,7 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     const double start_s = sl_clock_s();
     SL_TRY(sl_setup_agree(setup, open_source(setup, with_tokenizer)));
     setup->n_threads = setup->options->n_threads;
+    if (setup->launch->simulated) setup->n_threads = setup->launch->simulated->profile->n_threads;
     if (setup->n_threads == 0) SL_TRY(choose_threads(setup, &setup->n_threads));
 
     sl_status st = set_policy(setup);
