@@ -178,7 +178,9 @@ static sl_status open_files(const run_options *o, sl_reader **reader_out, sl_wri
 static sl_status answer(const run_options *o, const sl_setup *setup, sl_reader *reader,
                         sl_writer *writer, sl_job_counts *counts) {
     sl_progress progress;
-    sl_progress_init(&progress, o->setup.quiet ? NULL : stderr, sl_reader_count(reader));
+    /* Of simulated hours a person sees seconds. */
+    const int is_silent = o->setup.quiet || setup->launch->simulated;
+    sl_progress_init(&progress, is_silent ? NULL : stderr, sl_reader_count(reader));
     const sl_job_options options = {.engine = setup->engine,
                                     .config = &setup->config,
                                     .tokenizer = setup->tokenizer,

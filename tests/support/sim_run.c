@@ -112,7 +112,8 @@ static sl_status run_rank(rank_run *r) {
     sl_engine *e = NULL;
     int vocab = 0;
     SL_GO(open_transport(r, &t));
-    st = sl_source_open(job->model, 0, &source);
+    st = job->config ? sl_source_open_dummy(job->config, job->model, 0, &source)
+                     : sl_source_open(job->model, 0, &source);
     if (st == SL_OK) st = sl_sim_backend_open(r->sim, r->rank, &options, &be);
     if (st == SL_OK) st = sl_sim_host_attention_open(r->sim, r->rank, &ha);
     SL_GO(t->ops->agree(t, st));

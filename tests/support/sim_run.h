@@ -15,8 +15,9 @@
 sl_sim_rates sim_t4(void);
 
 typedef struct {
-    const char *model; /* as sl_source_open() takes it */
-    sl_policy policy;  /* budgets that are 0 are those of the machine; parts are filled in */
+    const char *model;             /* as sl_source_open() takes it */
+    const sl_model_config *config; /* of another shape, `model` is its name; NULL: the model's */
+    sl_policy policy; /* budgets that are 0 are those of the machine; parts are filled in */
     int n_prompts, prompt_len, gen_len;
     size_t gpu_bytes; /* 0: all */
 } sim_job;

@@ -45,8 +45,8 @@ static void check_limits(const sim_outcome *o, const sl_sim_rates *r) {
     const struct {
         sl_queue queue;
         double bps;
-    } links[] = {{SL_QUEUE_H2D, r->h2d_bps.y[r->h2d_bps.n - 1]},
-                 {SL_QUEUE_D2H, r->d2h_bps.y[r->d2h_bps.n - 1]},
+    } links[] = {{SL_QUEUE_H2D, sl_sim_curve_at(&r->h2d_bps, INFINITY)},
+                 {SL_QUEUE_D2H, sl_sim_curve_at(&r->d2h_bps, INFINITY)},
                  {SL_QUEUE_DISK_READ, r->disk_read_bps.y[0]},
                  {SL_QUEUE_DISK_WRITE, r->disk_write_bps.y[0]},
                  {SL_QUEUE_ATTEND, r->dram_bps}};
