@@ -129,8 +129,11 @@ static sl_status run_ranks(rank_thread *rank, int n_ranks) {
     pthread_mutex_unlock(&all.lock);
     if (st == SL_OK) run_rank(&rank[0]);
     for (int r = 1; r < n; r++) (void)pthread_join(rank[r].thread, NULL);
-    for (int r = n_ranks - 1; r >= 0; r--)
-        if (rank[r].status != SL_OK) st = sl_fail_text(rank[r].status, rank[r].message);
+    /* The first rank's failure, rather one with a cause of its own than that others are missing. */
+    for (int r = n_ranks - 1; r >= 0; r--) {
+        const int is_echo = rank[r].status == SL_ERR_COMM && st != SL_OK && st != SL_ERR_COMM;
+        if (rank[r].status != SL_OK && !is_echo) st = sl_fail_text(rank[r].status, rank[r].message);
+    }
     return st;
 }
 

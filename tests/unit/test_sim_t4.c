@@ -18,7 +18,7 @@ typedef struct {
     double weights[3], cache[3]; /* shares of gpu, cpu and disk */
     double host_attends;
     int n_micro_batches, micro_batch, max_rows, n_prompts;
-    double flexgen, ceiling; /* paper, table 2 and figure 6; 40 TFLOP/s for all products */
+    double flexgen, ceiling; /* paper, tables 2 and 3; 40 TFLOP/s for all products */
 } row;
 
 static const row rows[] = {
