@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "commands.h"
 #include "setup.h"
+#include "simulate.h"
 
 typedef struct {
     sl_setup_options setup;
@@ -141,7 +142,8 @@ static sl_status follow(sl_engine *engine) {
     return SL_OK;
 }
 
-static sl_status bench(const sl_launch *launch, const bench_options *o) {
+static sl_status bench(const sl_launch *launch, const void *options) {
+    const bench_options *o = options;
     sl_status st;
     sl_setup setup = {0};
     sl_engine_stats *ranks = NULL;
@@ -184,5 +186,5 @@ sl_status sl_cmd_bench(const sl_launch *launch, int argc, char **argv, int first
     o.setup.expected_prompt_len = o.prompt_len;
     o.setup.expected_gen_len = o.gen_len;
     o.setup.expected_prompts = o.n_prompts;
-    return bench(launch, &o);
+    return sl_simulate_or_run(launch, &o.setup, bench, &o);
 }

@@ -10,6 +10,7 @@
 #include "commands.h"
 #include "job/job.h"
 #include "setup.h"
+#include "simulate.h"
 
 typedef struct {
     sl_setup_options setup;
@@ -19,6 +20,7 @@ typedef struct {
     sl_params defaults;
     sl_option_texts stops;
     int no_special_tokens;
+    uint64_t *n_refused_out;
 } run_options;
 
 static const char *const format_names[] = {"auto", "openai", "jsonl", "text", NULL};
@@ -176,7 +178,9 @@ static sl_status open_files(const run_options *o, sl_reader **reader_out, sl_wri
 static sl_status answer(const run_options *o, const sl_setup *setup, sl_reader *reader,
                         sl_writer *writer, sl_job_counts *counts) {
     sl_progress progress;
-    sl_progress_init(&progress, o->setup.quiet ? NULL : stderr, sl_reader_count(reader));
+    /* Of simulated hours a person sees seconds. */
+    const int is_silent = o->setup.quiet || setup->launch->simulated;
+    sl_progress_init(&progress, is_silent ? NULL : stderr, sl_reader_count(reader));
     const sl_job_options options = {.engine = setup->engine,
                                     .config = &setup->config,
                                     .tokenizer = setup->tokenizer,
@@ -213,7 +217,8 @@ static sl_status report_run(const sl_setup *setup, const sl_job_counts *counts, 
     return sl_setup_agree(setup, st);
 }
 
-static sl_status run(const sl_launch *launch, const run_options *o, uint64_t *n_refused_out) {
+static sl_status run(const sl_launch *launch, const void *options) {
+    const run_options *o = options;
     sl_status st;
     sl_setup setup = {0};
     sl_reader *reader = NULL;
@@ -236,7 +241,7 @@ static sl_status run(const sl_launch *launch, const run_options *o, uint64_t *n_
     SL_GO(sl_setup_agree(&setup, st)); /* a failure of the first rank's own */
     SL_GO(report_run(&setup, &counts, sl_clock_s() - start_s));
     SL_GO(sl_setup_write_trace(&setup));
-    *n_refused_out = counts.n_refused;
+    if (is_first) *o->n_refused_out = counts.n_refused;
 
 fail:
     sl_writer_close(writer);
@@ -247,7 +252,7 @@ fail:
 
 sl_status sl_cmd_run(const sl_launch *launch, int argc, char **argv, int first,
                      uint64_t *n_refused_out) {
-    run_options o = {.input = "-", .output = "-"};
+    run_options o = {.input = "-", .output = "-", .n_refused_out = n_refused_out};
     int help = 0;
     sl_setup_options_init(&o.setup);
     sl_params_init(&o.defaults);
@@ -255,7 +260,7 @@ sl_status sl_cmd_run(const sl_launch *launch, int argc, char **argv, int first,
     if (st == SL_OK && !help) {
         st = finish_options(&o);
         o.setup.expected_gen_len = o.defaults.max_tokens;
-        if (st == SL_OK) st = run(launch, &o, n_refused_out);
+        if (st == SL_OK) st = sl_simulate_or_run(launch, &o.setup, run, &o);
     }
     sl_params_free(&o.defaults);
     return st;

@@ -12,9 +12,12 @@
 #include "base/status.h"
 #include "session.h"
 
+struct sl_simulated;
+
 typedef struct {
     int is_mpi;       /* 1: started by mpirun or the like; every rank runs the same subcommand */
     sl_mpi_info info; /* rank 0 of 1 without MPI */
+    const struct sl_simulated *simulated; /* NULL: this rank is real (simulate.h) */
 } sl_launch;
 
 /* Whether this process speaks to the user. */

@@ -14,10 +14,11 @@
 #endif
 #include "model/layout.h"
 #include "setup_policy.h"
+#include "simulate.h"
 
 const char *const sl_setup_weights[] = {"stored", "f32", "f16", "q8", "q4", NULL};
 const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", NULL};
-const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", NULL};
+const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", "sim", NULL};
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 void sl_setup_options_init(sl_setup_options *options) {
@@ -33,7 +34,9 @@ sl_status sl_setup_agree(const sl_setup *setup, sl_status mine) {
 
 sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *options, sl_setup *out) {
     sl_setup setup = {.launch = launch, .options = options};
-    if (launch->is_mpi) {
+    if (launch->simulated) {
+        SL_TRY(sl_simulated_open_transport(launch->simulated, &setup.transport));
+    } else if (launch->is_mpi) {
         SL_TRY(sl_transport_open_mpi(&setup.transport));
     } else {
         SL_TRY(sl_transport_open_loopback(&setup.transport));
@@ -132,8 +135,21 @@ static sl_status open_cuda(sl_setup *setup, int n_devices) {
 }
 #endif
 
+/* A simulated rank has the budgets of its machine where none are asked for. */
+static sl_status open_simulated(sl_setup *setup) {
+    const sl_simulated *sim = setup->launch->simulated;
+    sl_policy *p = &setup->policy;
+    SL_TRY(sl_simulated_open_backend(sim, setup->options->gpu_mem_bytes, &setup->backend));
+    if (setup->backend->ops->device &&
+        (p->weights_dtype == SL_DTYPE_AS_STORED || p->weights_dtype == SL_DTYPE_F32))
+        p->weights_dtype = SL_DTYPE_F16;
+    snprintf(setup->backend_name, sizeof setup->backend_name, "sim (%.64s)", sim->profile->name);
+    return SL_OK;
+}
+
 static sl_status open_backend(sl_setup *setup) {
     const int wanted = setup->options->backend;
+    if (setup->launch->simulated) return open_simulated(setup);
 #ifdef SL_CUDA
     const int n_devices = wanted == BACKEND_CPU ? 0 : sl_cuda_device_count();
     if (wanted == BACKEND_CUDA && n_devices == 0)
@@ -153,6 +169,11 @@ static sl_status open_host_attention(sl_setup *setup) {
     const sl_policy *p = &setup->policy;
     const double below = p->cache.frac[SL_TIER_CPU] + p->cache.frac[SL_TIER_DISK];
     if (!setup->backend->ops->device || below == 0.0 || p->host_attends == 0.0) return SL_OK;
+    if (setup->launch->simulated) {
+        SL_TRY(sl_simulated_open_host_attention(setup->launch->simulated, &setup->host_attention));
+        setup->policy.host_attention = setup->host_attention;
+        return SL_OK;
+    }
     const sl_cpu_host_options options = {.n_threads =
                                              setup->n_threads > 1 ? setup->n_threads - 1 : 1};
     SL_TRY(sl_cpu_host_attention_open(&options, &setup->host_attention));
@@ -164,6 +185,7 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     const double start_s = sl_clock_s();
     SL_TRY(sl_setup_agree(setup, open_source(setup, with_tokenizer)));
     setup->n_threads = setup->options->n_threads;
+    if (setup->launch->simulated) setup->n_threads = setup->launch->simulated->profile->n_threads;
     if (setup->n_threads == 0)
         SL_TRY(sl_capacity_threads(setup->launch, setup->transport, setup->options->quiet,
                                    &setup->n_threads));

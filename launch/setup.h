@@ -28,7 +28,9 @@ typedef struct {
     size_t cpu_mem_bytes, gpu_mem_bytes, disk_mem_bytes;
     const char *disk_dir;
     sl_option_ints weights_at;
-    int backend; /* index into sl_setup_backends */
+    int backend;             /* index into sl_setup_backends */
+    sl_option_texts cluster; /* files of machine profiles, for sim */
+    int sim_ranks;
     int n_threads;
     uint64_t seed;
     sl_option_ints layers;
@@ -45,7 +47,7 @@ typedef struct {
 
 extern const char *const sl_setup_weights[];  /* "stored", "f32", "f16", "q8", "q4" */
 extern const char *const sl_setup_caches[];   /* "f16", "f32", "q8", "q4" */
-extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda" */
+extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
 
 /* Rows of an option table, for a sl_setup_options called `o`. */
 #define SL_SETUP_MODEL_OPTIONS(o)                                                                  \
@@ -280,12 +282,35 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda" */
          0,                                                                                        \
          SL_OPTION_CHOICE,                                                                         \
          &(o).backend,                                                                             \
-         "auto|cpu|cuda",                                                                          \
+         "auto|cpu|cuda|sim",                                                                      \
          "What computes: auto takes a GPU where there is one and the program was built with "      \
-         "CUDA. Default auto.",                                                                    \
+         "CUDA; sim computes nothing and shows how long the machines of --cluster would take. "    \
+         "Default auto.",                                                                          \
          0,                                                                                        \
          0,                                                                                        \
          sl_setup_backends,                                                                        \
+         NULL},                                                                                    \
+        {"cluster",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_TEXTS,                                                                          \
+         &(o).cluster,                                                                             \
+         "FILE",                                                                                   \
+         "With --backend sim: the profile of a machine (cluster/*.json). Given several times: "    \
+         "those of the first rank, the second, ...",                                               \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"sim-ranks",                                                                              \
+         0,                                                                                        \
+         SL_OPTION_INT,                                                                            \
+         &(o).sim_ranks,                                                                           \
+         "N",                                                                                      \
+         "With --backend sim: ranks; the last --cluster stands for those that have none of their " \
+         "own. Default: as many as --cluster is given, under mpirun its ranks.",                   \
+         1,                                                                                        \
+         1024,                                                                                     \
+         NULL,                                                                                     \
          NULL},                                                                                    \
         {"threads",                                                                                \
          0,                                                                                        \
@@ -356,7 +381,7 @@ typedef struct {
     sl_trace *trace;                   /* NULL: none was asked for */
     sl_engine *engine;
     sl_policy policy; /* as chosen */
-    char backend_name[32];
+    char backend_name[80];
     int n_threads;
     double open_s;
 } sl_setup;

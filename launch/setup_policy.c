@@ -10,6 +10,7 @@
 #include "planner.h"
 #include "policy_file.h"
 #include "profile_cache.h"
+#include "simulate.h"
 
 static const sl_dtype weights_dtypes[] = {SL_DTYPE_AS_STORED, SL_DTYPE_F32, SL_DTYPE_F16,
                                           SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
@@ -68,6 +69,10 @@ static sl_status set_budgets(const sl_setup *setup, sl_policy *p) {
     p->sparsity = (float)o->attn_sparsity;
     p->no_overlap = o->no_overlap;
     p->disk_budget_bytes = o->disk_mem_bytes;
+    if (setup->launch->simulated) {
+        sl_simulated_set_budgets(setup->launch->simulated, p);
+        return SL_OK;
+    }
     if (o->disk_dir && o->disk_mem_bytes == 0)
         SL_TRY(sl_capacity_disk(setup->launch, o->disk_dir, &p->disk_budget_bytes));
     if (p->cpu_budget_bytes == 0) SL_TRY(sl_capacity_cpu(setup->launch, &p->cpu_budget_bytes));

@@ -22,6 +22,7 @@
 #include "engine/sampler.h"
 #include "model/config.h"
 #include "store/device.h"
+#include "store/hollow.h"
 #include "store/kv_format.h"
 #include "store/weights.h"
 
@@ -41,6 +42,8 @@ typedef struct {
     /* Memory, copies and events of a device with memory of its own; NULL: operators read and write
      * host memory, and what is queued is done when the call returns. */
     const sl_device_ops *device;
+    /* Of a backend that computes nothing: what it gives in place of contents; else NULL. */
+    const sl_hollow_ops *hollow;
 
     void (*close)(sl_backend *be);
 

@@ -118,7 +118,7 @@ static inline int sl_stage_n_layers(const sl_stage *s) {
 }
 
 static inline sl_pinned_from sl_stage_pinned(const sl_stage *s) {
-    return (sl_pinned_from){s->cpu, s->opt.backend, s->device};
+    return (sl_pinned_from){s->cpu, s->opt.backend, s->device, s->opt.backend->ops->hollow};
 }
 
 /* Remembers the first failure; those that follow are its echo. */

@@ -51,7 +51,8 @@ sl_weights_options sl_stage_weights_options(const sl_stage *s, const sl_source *
                                 .disk_dir = s->opt.disk_dir,
                                 .disk_budget_bytes = s->opt.disk_budget_bytes,
                                 .be = s->opt.backend,
-                                .device = s->device};
+                                .device = s->device,
+                                .hollow = s->opt.backend->ops->hollow};
 }
 
 sl_program_options sl_stage_program_options(const sl_stage *s) {

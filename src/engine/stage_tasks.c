@@ -371,7 +371,10 @@ static sl_status start_task(void *context, const sl_task *task, sl_ticket *ticke
     const int stream = stream_of(s, task->queue);
     if (is_polled(task)) {
         st = start_polled(s, task, ticket_out);
-        if (st == SL_OK && *ticket_out == 0) account(s, task, w->begin_s, sl_clock_s());
+        /* One that found nothing to do ends before others that are still under way: counted, it
+         * would hide what they have done so far. */
+        if (st == SL_OK && *ticket_out == 0 && w->bytes > 0)
+            account(s, task, w->begin_s, sl_clock_s());
     } else if (stream >= 0) {
         st = start_on_stream(s, task, stream);
         if (st == SL_OK) *ticket_out = UNDER_WAY;

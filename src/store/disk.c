@@ -35,9 +35,10 @@ typedef struct {
 } transfer;
 
 struct sl_disk {
-    int fd;
+    int fd; /* -1: there is no file */
     char *path;
     size_t bytes;
+    size_t request_bytes; /* larger transfers are split */
     int is_writable;
     const sl_disk_engine_ops *ops;
     void *engine;
@@ -108,21 +109,42 @@ static void free_disk(sl_disk *d) {
     free(d);
 }
 
-static sl_status open_disk(int fd, const char *path, size_t bytes, int is_writable,
-                           sl_disk_mode mode, sl_disk **out) {
-    sl_status st = SL_OK;
+/* All but the engine. */
+static sl_status make_disk(int fd, const char *path, size_t bytes, int is_writable, sl_disk **out) {
     sl_disk *d = calloc(1, sizeof *d);
     if (!d) return SL_FAIL(SL_ERR_NOMEM, "%s: out of host memory", path);
     d->fd = fd;
     d->bytes = bytes;
+    d->request_bytes = SL_DISK_REQUEST_BYTES;
     d->is_writable = is_writable;
     d->first_free = d->first_waiting = d->last_waiting = NONE;
     for (int i = 0; i < SL_DISK_DEPTH; i++) d->free_requests[d->n_free_requests++] = i;
     d->path = strdup(path);
     if (!d->path) {
-        st = SL_FAIL(SL_ERR_NOMEM, "%s: out of host memory", path);
-        goto fail;
+        free_disk(d);
+        return SL_FAIL(SL_ERR_NOMEM, "%s: out of host memory", path);
     }
+    *out = d;
+    return SL_OK;
+}
+
+sl_status sl_disk_open_engine(const sl_disk_engine_ops *ops, void *engine, const char *name,
+                              size_t bytes, sl_disk **out) {
+    sl_disk *d = NULL;
+    SL_TRY(make_disk(-1, name, bytes, 1, &d));
+    d->request_bytes = SIZE_MAX;
+    d->ops = ops;
+    d->engine = engine;
+    snprintf(d->engine_name, sizeof d->engine_name, "%s", ops->name);
+    *out = d;
+    return SL_OK;
+}
+
+static sl_status open_disk(int fd, const char *path, size_t bytes, int is_writable,
+                           sl_disk_mode mode, sl_disk **out) {
+    sl_status st = SL_OK;
+    sl_disk *d = NULL;
+    SL_TRY(make_disk(fd, path, bytes, is_writable, &d));
     if (mode == SL_DISK_AUTO) {
         int m = SL_DISK_AUTO + 1;
         do st = start_engine(d, (sl_disk_mode)m);
@@ -289,7 +311,7 @@ static void hand_over(sl_disk *d) {
         const size_t left = t->bytes - t->handed;
         sl_disk_request *r = &d->requests[d->free_requests[--d->n_free_requests]];
         *r = (sl_disk_request){.offset = t->offset + t->handed,
-                               .bytes = left < SL_DISK_REQUEST_BYTES ? left : SL_DISK_REQUEST_BYTES,
+                               .bytes = left < d->request_bytes ? left : d->request_bytes,
                                .buf = t->buf + t->handed,
                                .is_write = t->is_write,
                                .transfer = index};
@@ -466,7 +488,7 @@ void sl_disk_close(sl_disk *disk) {
     while (disk->n_free_requests < SL_DISK_DEPTH) progress(disk, 1);
     const int fd = disk->fd;
     free_disk(disk);
-    close(fd);
+    if (fd >= 0) close(fd);
 }
 
 sl_status sl_disk_sync(sl_disk *disk) {

@@ -106,7 +106,8 @@ sl_status sl_hidden_open(const sl_hidden_options *o, sl_hidden **out) {
             take(h, t == SL_TIER_GPU, k * h->home_bytes[t], "hidden states at home", &h->home[t]));
     if (h->home_bytes[SL_TIER_DISK]) {
         SL_GO(take(h, 0, n * h->home_bytes[SL_TIER_DISK], "hidden states from disk", &h->staging));
-        SL_GO(sl_disk_open_scratch(o->disk_dir, k * h->home_bytes[SL_TIER_DISK], &h->disk));
+        SL_GO(sl_hollow_open_scratch(o->host.hollow, o->host.be, o->disk_dir,
+                                     k * h->home_bytes[SL_TIER_DISK], &h->disk));
     }
     h->opt.disk_dir = NULL;
     *out = h;

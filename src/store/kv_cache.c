@@ -75,7 +75,8 @@ static sl_status open_memory(sl_kv_cache *kv) {
         SL_TRY(sl_page_pool_open(o->n_pages[t], &kv->pages[t]));
         if (bytes == 0) continue;
         if (t == SL_TIER_DISK) {
-            SL_TRY(sl_disk_open_scratch(o->disk_dir, bytes, &kv->disk));
+            SL_TRY(
+                sl_hollow_open_scratch(o->host.hollow, o->host.be, o->disk_dir, bytes, &kv->disk));
             continue;
         }
         if (t == SL_TIER_GPU)

@@ -2,7 +2,7 @@
 
 sl_status sl_pinned_take(const sl_pinned_from *from, size_t bytes, const char *what, void **out) {
     void *memory = NULL;
-    if (!from->device) return sl_tier_take(from->cpu, bytes, what, out);
+    if (!from->device || from->hollow) return sl_tier_take(from->cpu, bytes, what, out);
     SL_TRY(sl_tier_take_touched(from->cpu, bytes, what, &memory));
     const sl_status st = from->device->pin(from->be, memory, bytes);
     if (st != SL_OK) {
@@ -15,6 +15,6 @@ sl_status sl_pinned_take(const sl_pinned_from *from, size_t bytes, const char *w
 
 void sl_pinned_put(const sl_pinned_from *from, void *memory) {
     if (!memory) return;
-    if (from->device) from->device->unpin(from->be, memory);
+    if (from->device && !from->hollow) from->device->unpin(from->be, memory);
     sl_tier_put(from->cpu, memory);
 }

@@ -11,13 +11,15 @@
 
 #include "base/status.h"
 #include "store/device.h"
+#include "store/hollow.h"
 #include "store/tier.h"
 
-/* Where pinned memory comes from; device NULL: nothing needs pinning. */
+/* Where pinned memory comes from. */
 typedef struct {
     sl_tier *cpu;
     struct sl_backend *be;
-    const sl_device_ops *device;
+    const sl_device_ops *device; /* NULL: nothing needs pinning */
+    const sl_hollow_ops *hollow; /* of a backend that computes nothing: nothing is touched */
 } sl_pinned_from;
 
 /* Takes `bytes` of zeroed, page-aligned host memory.  Errors: SL_ERR_NOMEM (budget), SL_ERR_DEVICE.

@@ -43,6 +43,7 @@ struct sl_weights {
     sl_tier *gpu, *cpu;
     unsigned char *staging; /* pinned, while loading */
     sl_packed_file *file;
+    sl_disk *disk; /* of `file`; of a hollow backend its own */
     ring host, device;
     sl_disk_ticket *reading[N_HALVES]; /* [most pieces of a layer] by half; 0 once done */
     int n_left[N_HALVES];              /* reads under way */
@@ -51,7 +52,7 @@ struct sl_weights {
 };
 
 static sl_status take_pinned(sl_weights *w, size_t bytes, const char *what, unsigned char **out) {
-    const sl_pinned_from from = {w->cpu, w->opt.be, w->opt.device};
+    const sl_pinned_from from = {w->cpu, w->opt.be, w->opt.device, w->opt.hollow};
     void *memory = NULL;
     SL_TRY(sl_pinned_take(&from, bytes, what, &memory));
     *out = memory;
@@ -59,7 +60,7 @@ static sl_status take_pinned(sl_weights *w, size_t bytes, const char *what, unsi
 }
 
 static void put_pinned(sl_weights *w, void *memory) {
-    const sl_pinned_from from = {w->cpu, w->opt.be, w->opt.device};
+    const sl_pinned_from from = {w->cpu, w->opt.be, w->opt.device, w->opt.hollow};
     sl_pinned_put(&from, memory);
 }
 
@@ -202,7 +203,7 @@ static sl_status read_layer(sl_weights *w, const sl_source *source, packed_layer
         next += piece_room(&l->layout.pieces[p]);
     }
     const reading_layer reading = {source, l, to};
-    sl_status st = sl_parallel_for(0, n, read_piece, (void *)&reading);
+    sl_status st = w->opt.hollow ? SL_OK : sl_parallel_for(0, n, read_piece, (void *)&reading);
     for (int p = 0; st == SL_OK && w->opt.device && p < n; p++)
         if (fast[p])
             st = w->opt.device->copy(w->opt.be, SL_STREAM_H2D, fast[p], to[p],
@@ -282,6 +283,7 @@ static sl_status open_file(sl_weights *w, const sl_source *source) {
     }
     const sl_packed_wanted wanted = {source, w->n_packed, layout, on_disk};
     st = sl_packed_open(w->opt.disk_dir, &wanted, w->opt.disk_budget_bytes, NULL, &w->file);
+    if (st == SL_OK) w->disk = sl_packed_disk(w->file);
 
 done:
     for (size_t i = 0; flags && i < n; i++) free(flags[i]);
@@ -289,6 +291,25 @@ done:
     free(on_disk);
     free(layout);
     return st;
+}
+
+/* A disk in place of the packed file: pieces have sizes there, and all the same place. */
+static sl_status open_hollow(sl_weights *w) {
+    const size_t bytes = w->size.resident_bytes[SL_TIER_DISK];
+    char want[32], budget[32];
+    if (bytes > w->opt.disk_budget_bytes)
+        return SL_FAIL(SL_ERR_NOMEM, "disk tier: the weights need %s, the budget is %s",
+                       sl_bytes_format(bytes, want, sizeof want),
+                       sl_bytes_format(w->opt.disk_budget_bytes, budget, sizeof budget));
+    return w->opt.hollow->open_disk(w->opt.be, "the weights' disk", bytes, &w->disk);
+}
+
+static sl_status find_on_disk(const sl_weights *w, int index, int piece, size_t *offset_out,
+                              size_t *bytes_out) {
+    if (w->file) return sl_packed_find(w->file, index, piece, offset_out, bytes_out);
+    *offset_out = 0;
+    *bytes_out = piece_room(&w->layer[index].layout.pieces[piece]);
+    return SL_OK;
 }
 
 static sl_status open_rings(sl_weights *w) {
@@ -324,7 +345,8 @@ sl_status sl_weights_open(const sl_weights_options *options, sl_tier *gpu, sl_ti
     for (int i = 0; i < w->n_packed; i++) SL_GO(load_layer(w, options->source, &w->layer[i]));
     put_pinned(w, w->staging);
     w->staging = NULL;
-    if (w->size.resident_bytes[SL_TIER_DISK]) SL_GO(open_file(w, options->source));
+    if (w->size.resident_bytes[SL_TIER_DISK])
+        SL_GO(w->opt.hollow ? open_hollow(w) : open_file(w, options->source));
     SL_GO(open_rings(w));
     if (w->has_embed && w->has_head && sl_source_config(options->source)->tied_head)
         w->layer[w->n_packed - 1].view.matrix[SL_ROLE_HEAD] =
@@ -339,7 +361,11 @@ fail:
 
 void sl_weights_close(sl_weights *w) {
     if (!w) return;
-    sl_packed_close(w->file); /* waits for reads under way: the ring goes after it */
+    /* Waits for reads under way: the ring goes after it. */
+    if (w->file)
+        sl_packed_close(w->file);
+    else
+        sl_disk_close(w->disk);
     put_pinned(w, w->staging);
     for (int h = 0; h < N_HALVES; h++) {
         put_pinned(w, w->host.half[h].memory);
@@ -404,9 +430,8 @@ sl_status sl_weights_fetch(sl_weights *w, int layer, size_t *bytes_out) {
     for (int p = l->layout.n_vectors; p < l->layout.n_pieces; p++) {
         if (l->home[p] != SL_TIER_DISK) continue;
         size_t offset, bytes;
-        SL_TRY(sl_packed_find(w->file, index, p, &offset, &bytes));
-        SL_TRY(sl_disk_read(sl_packed_disk(w->file), offset, bytes, next,
-                            &w->reading[h][w->n_left[h]]));
+        SL_TRY(find_on_disk(w, index, p, &offset, &bytes));
+        SL_TRY(sl_disk_read(w->disk, offset, bytes, next, &w->reading[h][w->n_left[h]]));
         w->n_left[h]++;
         *bytes_out += bytes;
         if (w->opt.device)
@@ -423,7 +448,7 @@ sl_status sl_weights_is_fetched(sl_weights *w, int layer, int *done_out) {
     if (h < 0) return SL_FAIL(SL_ERR_ARG, "layer %d has not been fetched", layer);
     while (w->n_left[h] > 0) {
         int done = 0;
-        SL_TRY(sl_disk_test(sl_packed_disk(w->file), w->reading[h][w->n_left[h] - 1], &done));
+        SL_TRY(sl_disk_test(w->disk, w->reading[h][w->n_left[h] - 1], &done));
         if (!done) break;
         w->n_left[h]--;
     }
@@ -497,5 +522,5 @@ uint64_t sl_weights_uploaded_bytes(const sl_weights *w) {
 
 void sl_weights_disk_stats(const sl_weights *w, sl_disk_stats *out) {
     *out = (sl_disk_stats){0};
-    if (w->file) sl_disk_get_stats(sl_packed_disk(w->file), out);
+    if (w->disk) sl_disk_get_stats(w->disk, out);
 }

@@ -18,6 +18,7 @@
 #include "model/source.h"
 #include "store/device.h"
 #include "store/disk.h"
+#include "store/hollow.h"
 #include "store/placement.h"
 #include "store/tier.h"
 
@@ -56,8 +57,9 @@ typedef struct {
     sl_shares shares;     /* of the decoder matrices' bytes; gpu 0 without a device */
     const char *disk_dir; /* existing folder of the packed file; borrowed; unused without disk */
     size_t disk_budget_bytes;    /* of the disk tier */
-    struct sl_backend *be;       /* of `device`; borrowed until close */
+    struct sl_backend *be;       /* of `device` and `hollow`; borrowed until close */
     const sl_device_ops *device; /* NULL: the host computes */
+    const sl_hollow_ops *hollow; /* of a backend that computes nothing: nothing is read; or NULL */
 } sl_weights_options;
 
 typedef struct {

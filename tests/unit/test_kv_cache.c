@@ -19,7 +19,7 @@ static sl_kv_cache *open_cache(sl_tier **tier, int n_pages, int n_slots) {
                                .n_slots = n_slots,
                                .max_context = 8 * SL_PAGE_TOKENS,
                                .n_pages = {0, n_pages, 0},
-                               .host = {*tier, NULL, NULL}};
+                               .host = {.cpu = *tier}};
     sl_kv_cache *kv = NULL;
     assert_int_equal(sl_kv_open(&opt, &kv), SL_OK);
     return kv;
@@ -110,7 +110,7 @@ static void homes_have_pools_of_their_own(void **state) {
                          .max_context = 4 * SL_PAGE_TOKENS,
                          .home = home,
                          .n_pages = {0, 3, 8},
-                         .host = {tier, NULL, NULL},
+                         .host = {.cpu = tier},
                          .disk_dir = "/tmp"};
     size_t bytes[SL_TIER_COUNT];
     assert_int_equal(sl_kv_measure(&opt, bytes), SL_OK);

@@ -50,7 +50,7 @@ static void open_rank(fake_rank *r, const sl_scheduler_options *o) {
                         .max_context = MAX_CONTEXT,
                         .home = r->home,
                         .gpu = r->tier,
-                        .host = {r->tier, NULL, NULL},
+                        .host = {.cpu = r->tier},
                         .disk_dir = "/tmp"};
     kv.format.page_bytes = SL_DISK_ALIGN;
     memcpy(kv.n_pages, o->n_pages, sizeof kv.n_pages);
