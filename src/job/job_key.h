@@ -29,7 +29,7 @@ typedef struct {
 
 void sl_job_key_free(sl_job_key *key);
 
-/* Adds "name: value".  Errors: SL_ERR_NOMEM, SL_ERR_ARG (too many). */
+/* Adds "name: value".  Errors: SL_ERR_NOMEM, SL_ERR_FORMAT (too many). */
 sl_status sl_job_key_add(sl_job_key *key, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -48,7 +48,7 @@ static sl_status add_file(const char *path, uint64_t *h) {
     *h = sl_hash(*h, &size, sizeof size);
     SL_GO(add_piece(fd, path, 0, size < WHOLE_BYTES ? (size_t)size : WHOLE_BYTES, buffer, h));
     for (uint64_t i = 1; size > WHOLE_BYTES && i <= N_PIECES; i++)
-        SL_GO(add_piece(fd, path, (size - PIECE_BYTES) / N_PIECES * i, PIECE_BYTES, buffer, h));
+        SL_GO(add_piece(fd, path, (size - PIECE_BYTES) * i / N_PIECES, PIECE_BYTES, buffer, h));
 
 fail:
     if (fd >= 0) close(fd);
