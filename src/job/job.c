@@ -290,13 +290,12 @@ static void say_progress(const job *j, char *text, size_t room) {
 /* The message of a job that ended early: the reason, how far it got, how to go on. */
 static sl_status end_early(const job *j, sl_status failure) {
     char reason[700], progress[160], message[1024];
-    const int can_go_on = j->o->resume && sl_resume_is_on(j->o->resume);
-    if (failure != SL_ERR_STOPPED && !can_go_on) return failure;
+    const char *way_on = j->o->resume ? sl_resume_way_on(j->o->resume) : "";
+    if (failure != SL_ERR_STOPPED && !*way_on) return failure;
     snprintf(reason, sizeof reason, "%s",
              failure == SL_ERR_STOPPED ? "stopped by a signal" : sl_error_message());
     say_progress(j, progress, sizeof progress);
-    snprintf(message, sizeof message, "%s: %s%s", reason, progress,
-             can_go_on ? "; run the same command again to go on" : "");
+    snprintf(message, sizeof message, "%s: %s%s", reason, progress, way_on);
     return sl_fail_text(failure, message);
 }
 

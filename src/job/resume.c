@@ -22,6 +22,7 @@ struct sl_resume {
     uint64_t seed;
     int is_on;                     /* there is a journal, or will be */
     int goes_on;                   /* output and journal are of the same job */
+    int overwrites;                /* it was told to begin anew */
     int fd;                        /* of the journal, or -1 */
     int fd_new;                    /* of the journal being made, or -1 */
     int unsynced;                  /* of the journal */
@@ -146,6 +147,7 @@ sl_status sl_resume_open(const sl_resume_options *o, sl_resume **out) {
     r->fd = r->fd_new = -1;
     r->writer = o->writer;
     r->seed = o->seed;
+    r->overwrites = o->overwrite;
     if (sl_writer_is_file(o->writer)) {
         if (asprintf(&r->path, "%s.sluice", o->output) < 0) r->path = NULL;
         if (asprintf(&r->path_new, "%s.sluice.new", o->output) < 0) r->path_new = NULL;
@@ -181,6 +183,12 @@ void sl_resume_close(sl_resume *r) {
 
 int sl_resume_is_on(const sl_resume *r) {
     return r->is_on;
+}
+
+const char *sl_resume_way_on(const sl_resume *r) {
+    if (!r->is_on) return "";
+    return r->overwrites ? "; run the same command without --overwrite to go on"
+                         : "; run the same command again to go on";
 }
 
 uint64_t sl_resume_n_written(const sl_resume *r) {

@@ -39,6 +39,8 @@ sl_status sl_resume_open(const sl_resume_options *options, sl_resume **out);
 void sl_resume_close(sl_resume *resume);
 
 int sl_resume_is_on(const sl_resume *resume); /* 1: a later run can go on */
+/* How a later run does that, to end a message with: "; run ... to go on", or "". */
+const char *sl_resume_way_on(const sl_resume *resume);
 /* Requests that the output answers, and of them those with an error. */
 uint64_t sl_resume_n_written(const sl_resume *resume);
 uint64_t sl_resume_n_refused(const sl_resume *resume);

@@ -307,6 +307,7 @@ static void overwrite_begins_anew_and_forgets_the_journal(void **state) {
     assert_int_equal(open_with(&f, &f.key, 1), SL_OK);
     assert_int_equal(sl_resume_look(f.resume, 1), SL_RESUME_TO_DO);
     assert_int_equal(sl_resume_look(f.resume, 2), SL_RESUME_TO_DO);
+    assert_non_null(strstr(sl_resume_way_on(f.resume), "without --overwrite"));
     assert_int_equal(sl_resume_start(f.resume), SL_OK);
     assert_int_equal(size_of(f.output), 0);
     assert_int_equal(size_of(f.journal), head);
@@ -315,6 +316,7 @@ static void overwrite_begins_anew_and_forgets_the_journal(void **state) {
     /* Without a journal of its own the run leaves none of another job behind. */
     assert_int_equal(open_with(&f, NULL, 1), SL_OK);
     assert_false(sl_resume_is_on(f.resume));
+    assert_string_equal(sl_resume_way_on(f.resume), "");
     assert_int_equal(sl_resume_start(f.resume), SL_OK);
     assert_int_equal(access(f.journal, F_OK), -1);
     assert_int_equal(sl_resume_hold(f.resume, "x\n", 2), SL_OK);
