@@ -1,5 +1,5 @@
 /* sluice run: answers a file of requests. */
-#include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "commands.h"
 #include "job/job.h"
+#include "run_key.h"
 #include "setup.h"
 #include "simulate.h"
 
@@ -16,12 +17,20 @@ typedef struct {
     sl_setup_options setup;
     const char *input, *output;
     int format, order; /* sl_job_format, sl_job_order */
-    int overwrite;
+    int overwrite, resume, no_resume;
     sl_params defaults;
     sl_option_texts stops;
     int no_special_tokens;
     uint64_t *n_refused_out;
 } run_options;
+
+/* First rank only. */
+typedef struct {
+    sl_reader *reader;
+    sl_writer *writer;
+    sl_resume *resume;
+    int64_t n_lines; /* requests, -1: cannot be known ahead */
+} run_files;
 
 static const char *const format_names[] = {"auto", "openai", "jsonl", "text", NULL};
 static const char *const order_names[] = {"input", "finish", NULL};
@@ -34,10 +43,21 @@ static const char epilogue[] =
     "  text    the prompt itself\n"
     "The output has one line for each request, in the form of OpenAI's batch output.\n"
     "\n"
+    "A run that was interrupted, killed or short of disk space goes on when the same command is\n"
+    "given again: what the output answers is neither computed nor written a second time. "
+    "OUT.sluice\n"
+    "beside the output OUT says which job it belongs to, and keeps results that wait for an older\n"
+    "line; move it along with the output, and remove it when the job is done. Input, model, seed,\n"
+    "precisions and defaults must be the same; ranks, threads, memory and placement need not. "
+    "Input\n"
+    "and output must be files. A signal ends the run after the tokens that are being computed; "
+    "the\n"
+    "requests under way are computed again later. A second signal ends it at once.\n"
+    "\n"
     "Exit status: 0 all lines are answered, 3 some lines got an error result, 2 wrong usage,\n"
-    "1 the run failed.\n";
+    "1 the run failed or was stopped.\n";
 
-/* Signals end the job early; what is finished is still written. */
+/* Signals end the job early; what is finished is kept. */
 static volatile sig_atomic_t stop_signal;
 
 static void note_signal(int number) {
@@ -68,8 +88,15 @@ static sl_status parse_options(const sl_launch *launch, int argc, char **argv, i
         {"output", 'o', SL_OPTION_TEXT, &o->output, "FILE",
          "Results, one a line; - is standard output. Default -.", 0, 0, NULL, NULL},
         {"overwrite", 0, SL_OPTION_FLAG, &o->overwrite, NULL,
-         "Replace an output that is not empty; without it such an output is refused.", 0, 0, NULL,
-         NULL},
+         "Begin anew and replace an output that is not empty.", 0, 0, NULL, NULL},
+        {"resume", 0, SL_OPTION_FLAG, &o->resume, NULL,
+         "Go on with an output that is not empty, if it belongs to the same input and parameters; "
+         "an output of another job is refused. The default.",
+         0, 0, NULL, NULL},
+        {"no-resume", 0, SL_OPTION_FLAG, &o->no_resume, NULL,
+         "Keep no OUT.sluice, so that the run cannot be gone on with; an output that is not empty "
+         "is refused.",
+         0, 0, NULL, NULL},
         {"format", 0, SL_OPTION_CHOICE, &o->format, "FORM",
          "Form of the requests: auto (told from the first line), openai, jsonl or text. "
          "Default auto.",
@@ -145,6 +172,9 @@ static sl_status finish_options(run_options *o) {
     if (params->min_tokens > params->max_tokens)
         return SL_FAIL(SL_ERR_ARG, "--min-tokens: found %d, expected at most --max-tokens, %d",
                        params->min_tokens, params->max_tokens);
+    if (o->resume && (o->no_resume || o->overwrite))
+        return SL_FAIL(SL_ERR_ARG, "--resume: given together with %s",
+                       o->no_resume ? "--no-resume" : "--overwrite");
     params->add_special_tokens = !o->no_special_tokens;
     for (int i = 0; i < o->stops.n; i++) {
         const char *text = o->stops.values[i];
@@ -165,27 +195,85 @@ static int is_same_file(const char *a, const char *b) {
            S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+/* First rank.  Finds out whether the output can be gone on with. */
+static sl_status open_resume(const run_options *o, run_files *files) {
+    const char *why_not = o->no_resume ? "--no-resume is given" : NULL;
+    sl_job_key key = {0};
+    sl_run_key_parts parts = {.setup = &o->setup,
+                              .defaults = &o->defaults,
+                              .format = format_names[o->format],
+                              .order = order_names[o->order]};
+    files->n_lines = parts.n_lines = sl_reader_count(files->reader, &parts.input_hash);
+    if (!why_not && files->n_lines < 0)
+        why_not = "the input is no file, which could be told to be the same";
+    const int has_key = !why_not && sl_writer_is_file(files->writer);
+    if (has_key) SL_TRY(sl_run_key(&parts, &key));
+    const sl_resume_options options = {.output = o->output,
+                                       .writer = files->writer,
+                                       .key = has_key ? &key : NULL,
+                                       .why_not = why_not,
+                                       .seed = o->setup.seed,
+                                       .overwrite = o->overwrite};
+    const sl_status st = sl_resume_open(&options, &files->resume);
+    sl_job_key_free(&key);
+    return st;
+}
+
 /* First rank. */
-static sl_status open_files(const run_options *o, sl_reader **reader_out, sl_writer **writer_out) {
+static sl_status open_files(const run_options *o, run_files *files) {
     if (is_same_file(o->input, o->output))
         return SL_FAIL(SL_ERR_ARG, "--output: found the input itself, %s", o->output);
-    SL_TRY(sl_reader_open(o->input, 0, reader_out));
-    return sl_writer_open(o->output, o->overwrite, writer_out);
+    SL_TRY(sl_reader_open(o->input, 0, &files->reader));
+    SL_TRY(sl_writer_open(o->output, &files->writer));
+    return open_resume(o, files);
+}
+
+static void close_files(run_files *files) {
+    sl_resume_close(files->resume);
+    sl_writer_close(files->writer);
+    sl_reader_close(files->reader);
+}
+
+/* First rank: says what is left to do; 0 if nothing is. */
+static int tell_what_is_left(const run_options *o, const run_files *files) {
+    const uint64_t n_written = sl_resume_n_written(files->resume);
+    const int is_done = n_written > 0 && n_written == (uint64_t)files->n_lines;
+    if (o->setup.quiet || n_written == 0) return !is_done;
+    fprintf(stderr, "sluice: note: %s %s: %" PRIu64 " of %" PRId64 " requests are answered\n",
+            is_done ? "nothing to do for" : "going on with", o->output, n_written, files->n_lines);
+    return !is_done;
+}
+
+/* Collective.  *left_out = 0: every request is answered already, and the files are in order. */
+static sl_status find_what_is_left(const sl_setup *setup, const run_options *o,
+                                   const run_files *files, int *left_out) {
+    sl_status st = SL_OK;
+    int left = 1;
+    if (files->resume) {
+        left = tell_what_is_left(o, files);
+        if (!left) st = sl_resume_start(files->resume);
+        if (!left && st == SL_OK) st = sl_resume_finish(files->resume, 1);
+    }
+    SL_TRY(sl_setup_agree(setup, st));
+    SL_TRY(setup->transport->ops->broadcast(setup->transport, 0, &left, sizeof left));
+    *left_out = left;
+    return SL_OK;
 }
 
 /* ---- the job ---- */
 
-static sl_status answer(const run_options *o, const sl_setup *setup, sl_reader *reader,
-                        sl_writer *writer, sl_job_counts *counts) {
+static sl_status answer(const run_options *o, const sl_setup *setup, const run_files *files,
+                        sl_job_counts *counts) {
     sl_progress progress;
     /* Of simulated hours a person sees seconds. */
     const int is_silent = o->setup.quiet || setup->launch->simulated;
-    sl_progress_init(&progress, is_silent ? NULL : stderr, sl_reader_count(reader));
+    sl_progress_init(&progress, is_silent ? NULL : stderr, files->n_lines);
     const sl_job_options options = {.engine = setup->engine,
                                     .config = &setup->config,
                                     .tokenizer = setup->tokenizer,
-                                    .reader = reader,
-                                    .writer = writer,
+                                    .reader = files->reader,
+                                    .writer = files->writer,
+                                    .resume = files->resume,
                                     .format = (sl_job_format)o->format,
                                     .order = (sl_job_order)o->order,
                                     .defaults = o->defaults,
@@ -221,31 +309,33 @@ static sl_status run(const sl_launch *launch, const void *options) {
     const run_options *o = options;
     sl_status st;
     sl_setup setup = {0};
-    sl_reader *reader = NULL;
-    sl_writer *writer = NULL;
+    run_files files = {0};
     sl_job_counts counts = {0};
     const int is_first = sl_launch_is_first(launch);
+    int left = 1;
 
     SL_TRY(sl_setup_begin(launch, &o->setup, &setup));
-    SL_GO(sl_setup_agree(&setup, is_first ? open_files(o, &reader, &writer) : SL_OK));
-    SL_GO(sl_setup_open(&setup, 1, sl_job_on_token));
-    catch_signals();
-
-    const double start_s = sl_clock_s();
-    if (is_first) {
-        st = answer(o, &setup, reader, writer, &counts);
-        if (counts.engine_failed) goto fail; /* all ranks know of it */
-    } else {
-        SL_GO(sl_job_follow(setup.engine));
+    SL_GO(sl_setup_agree(&setup, is_first ? open_files(o, &files) : SL_OK));
+    SL_GO(find_what_is_left(&setup, o, &files, &left));
+    const uint64_t n_refused_before = is_first ? sl_resume_n_refused(files.resume) : 0;
+    if (left) {
+        SL_GO(sl_setup_open(&setup, 1, sl_job_on_token));
+        catch_signals();
+        const double start_s = sl_clock_s();
+        if (is_first) {
+            st = answer(o, &setup, &files, &counts);
+            if (counts.engine_failed) goto fail; /* all ranks know of it */
+        } else {
+            SL_GO(sl_job_follow(setup.engine));
+        }
+        SL_GO(sl_setup_agree(&setup, st)); /* a failure of the first rank's own */
+        SL_GO(report_run(&setup, &counts, sl_clock_s() - start_s));
+        SL_GO(sl_setup_write_trace(&setup));
     }
-    SL_GO(sl_setup_agree(&setup, st)); /* a failure of the first rank's own */
-    SL_GO(report_run(&setup, &counts, sl_clock_s() - start_s));
-    SL_GO(sl_setup_write_trace(&setup));
-    if (is_first) *o->n_refused_out = counts.n_refused;
+    if (is_first) *o->n_refused_out = n_refused_before + counts.n_refused;
 
 fail:
-    sl_writer_close(writer);
-    sl_reader_close(reader);
+    close_files(&files);
     sl_setup_close(&setup);
     return st;
 }

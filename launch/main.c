@@ -94,7 +94,9 @@ static int exit_status(sl_status st, uint64_t n_refused) {
 int main(int argc, char **argv) {
     sl_launch launch = {.info = {.n_ranks = 1, .n_local_ranks = 1}};
     uint64_t n_refused = 0;
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, with a message */
+    /* A closed pipe and a limit on the size of files are failed writes, with a message. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     launch.is_mpi = sl_mpi_is_launched();
     if (launch.is_mpi) {
         const sl_status st = sl_mpi_open(&argc, &argv, &launch.info);

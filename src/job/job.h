@@ -16,6 +16,7 @@
 #include "job/progress.h"
 #include "job/reader.h"
 #include "job/request.h"
+#include "job/resume.h"
 #include "job/writer.h"
 #include "model/config.h"
 #include "model/tokenizer.h"
@@ -32,6 +33,7 @@ typedef struct {
     const sl_tokenizer *tokenizer; /* NULL: prompts must be token ids, texts are empty */
     sl_reader *reader;
     sl_writer *writer;
+    sl_resume *resume; /* what an earlier run has answered; NULL: nothing, and none can go on */
     sl_job_format format;
     sl_job_order order;
     sl_params defaults;     /* for fields that a request does not give */
@@ -44,9 +46,10 @@ typedef struct {
 } sl_job_options;
 
 typedef struct {
-    uint64_t n_lines;    /* requests read, blank lines not counted */
+    uint64_t n_lines;    /* requests read, blank lines and answered ones not counted */
     uint64_t n_answered; /* with a completion */
     uint64_t n_refused;  /* with an error */
+    uint64_t n_before;   /* answered by earlier runs: not among the others */
     uint64_t n_prompt_tokens, n_generated_tokens;
     int engine_failed; /* 1: the failure is the engine's, all ranks have it; 0: this rank's own */
     sl_pace pace;
@@ -55,8 +58,9 @@ typedef struct {
 /* The engine's token callback of a job. */
 int sl_job_on_token(void *user, int choice, const sl_choice *token);
 
-/* First rank.  Runs the job to its end.  *counts is filled in on failure too: it says how far the
- * job got.
+/* First rank.  Runs the job to its end.  Lines that the output answers already are passed over; the
+ * others get the same tokens as in a run that did them all.  *counts is filled in on failure too:
+ * it says how far the job got, and so does the message, with how to go on.
  * Errors: SL_ERR_STOPPED when *stop ended it early (what was finished is written);
  *         SL_ERR_IO from reader and writer, after the other ranks were told to end;
  *         whatever the engine's step reports, on all ranks. */

@@ -14,8 +14,9 @@ void sl_progress_init(sl_progress *progress, FILE *stream, int64_t total) {
 }
 
 static void print_time_left(const sl_progress *progress, uint64_t n_done, double elapsed_s) {
-    if (progress->total <= 0 || n_done == 0 || (int64_t)n_done > progress->total) return;
-    const double left_s = elapsed_s * (double)(progress->total - (int64_t)n_done) / (double)n_done;
+    const int64_t n_left = progress->total - (int64_t)(progress->n_before + n_done);
+    if (progress->total <= 0 || n_done == 0 || n_left < 0) return;
+    const double left_s = elapsed_s * (double)n_left / (double)n_done;
     const int64_t s = (int64_t)left_s;
     if (s >= 3600) {
         fprintf(progress->stream, ", %" PRId64 ":%02d:%02d left", s / 3600, (int)(s / 60 % 60),
@@ -34,7 +35,8 @@ void sl_progress_update(sl_progress *progress, uint64_t n_done, uint64_t n_token
 
     if (progress->is_terminal) fputc('\r', progress->stream);
     if (progress->total >= 0) {
-        fprintf(progress->stream, "%" PRIu64 " of %" PRId64 " requests", n_done, progress->total);
+        fprintf(progress->stream, "%" PRIu64 " of %" PRId64 " requests",
+                progress->n_before + n_done, progress->total);
     } else {
         fprintf(progress->stream, "%" PRIu64 " requests", n_done);
     }

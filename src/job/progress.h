@@ -9,9 +9,10 @@
 #include <stdio.h>
 
 typedef struct {
-    FILE *stream;    /* NULL: silent; borrowed */
-    int is_terminal; /* 1: the line is rewritten in place */
-    int64_t total;   /* requests, -1: unknown */
+    FILE *stream;      /* NULL: silent; borrowed */
+    int is_terminal;   /* 1: the line is rewritten in place */
+    int64_t total;     /* requests, -1: unknown */
+    uint64_t n_before; /* of them, answered by an earlier run; 0 after init */
     double start_s, last_s;
     uint64_t last_tokens;
     int line_open; /* the terminal's cursor is behind our line */
@@ -21,7 +22,7 @@ typedef struct {
 void sl_progress_init(sl_progress *progress, FILE *stream, int64_t total);
 
 /* Says how far the job is, at most twice a second on a terminal and every ten seconds elsewhere.
- *   n_done    requests answered, refused ones included
+ *   n_done    requests answered by this run, refused ones included
  *   n_tokens  generated so far */
 void sl_progress_update(sl_progress *progress, uint64_t n_done, uint64_t n_tokens);
 

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/hash.h"
+
 enum {
     CHUNK_BYTES = 256 << 10,
     WAIT_MS = 500 /* a signal may come just before the wait begins: look again that often */
@@ -162,16 +164,32 @@ static int is_space(char c) {
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-int64_t sl_reader_count(sl_reader *reader) {
+/* A whole chunk from `offset`, less at the end of the file; the hash must not hang on how much the
+ * system gives at a time. */
+static ssize_t read_chunk(int fd, char *chunk, off_t offset) {
+    size_t got = 0;
+    while (got < CHUNK_BYTES) {
+        const ssize_t n = pread(fd, chunk + got, CHUNK_BYTES - got, offset + (off_t)got);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return -1;
+        if (n == 0) break;
+        got += (size_t)n;
+    }
+    return (ssize_t)got;
+}
+
+int64_t sl_reader_count(sl_reader *reader, uint64_t *hash_out) {
     off_t offset = reader->is_file ? lseek(reader->fd, 0, SEEK_CUR) : -1;
     char *chunk = offset < 0 ? NULL : malloc(CHUNK_BYTES);
     if (!chunk) return -1;
     offset -= (off_t)(reader->end - reader->begin); /* bytes in hand are still to be given out */
     int64_t count = 0;
+    uint64_t hash = 0;
     int has_text = 0; /* the line so far is not blank */
     ssize_t n;
-    while ((n = pread(reader->fd, chunk, CHUNK_BYTES, offset)) > 0) {
+    while ((n = read_chunk(reader->fd, chunk, offset)) > 0) {
         offset += n;
+        if (hash_out) hash = sl_hash(hash, chunk, (size_t)n);
         for (ssize_t i = 0; i < n; i++) {
             if (chunk[i] == '\n') {
                 count += has_text;
@@ -182,5 +200,7 @@ int64_t sl_reader_count(sl_reader *reader) {
         }
     }
     free(chunk);
-    return n < 0 ? -1 : count + has_text;
+    if (n < 0) return -1;
+    if (hash_out) *hash_out = hash;
+    return count + has_text;
 }

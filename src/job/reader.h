@@ -44,7 +44,8 @@ void sl_reader_close(sl_reader *reader);
 sl_status sl_reader_next(sl_reader *reader, int wait, sl_read *out);
 
 /* Lines of a regular file that are not blank, counted ahead; -1 where that cannot be known without
- * consuming the input.  The place of reading is not changed.  Blocks on the disk. */
-int64_t sl_reader_count(sl_reader *reader);
+ * consuming the input.  The place of reading is not changed.  Blocks on the disk.
+ *   hash_out  of the bytes counted (sl_hash); may be NULL */
+int64_t sl_reader_count(sl_reader *reader, uint64_t *hash_out);
 
 #endif

@@ -31,6 +31,9 @@ typedef struct {
                                    * was generated */
 } sl_result_part;
 
+/* The first 64 bits of the id of the result of line `line`: different for every line of a job. */
+uint64_t sl_result_key(uint64_t seed, uint64_t line);
+
 /* Appends the line that answers `request` to *out, '\n' included.
  *   parts    [request->n_prompts], in prompt order
  *   created  seconds since 1970

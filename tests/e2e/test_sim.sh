@@ -2,7 +2,7 @@
 # Simulated machines from the command line: SLUICE_BINARY SOURCE_DIR BUILD_DIR
 set -u
 sluice=$1 source=$2
-here=$source/tests/e2e t4=$source/tests/e2e/t4.json
+t4=$source/tests/e2e/t4.json
 dir=$(mktemp -d) || exit 2
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 2

@@ -34,10 +34,14 @@ typedef struct {
     sl_job_options options;
     sl_job_counts counts;
     sl_status status;
+    int resumes; /* the job goes on with what the output holds */
     char warnings[512];
     int n_results;
     json_t *results[64]; /* in the order of the output */
 } fixture;
+
+/* The engine's token callback of jobs opened from here on. */
+static sl_token_callback on_token = sl_job_on_token;
 
 static void save_text(const char *path, const char *text) {
     FILE *f = fopen(path, "wb");
@@ -70,8 +74,7 @@ static void open_job(fixture *f, void **state, const char *lines) {
     sl_policy_init(&policy);
     policy.micro_batch = 4;
     policy.cpu_budget_bytes = 64 << 20;
-    if (sl_engine_open(source, f->backend, f->transport, &policy, sl_job_on_token, &f->engine) !=
-        SL_OK)
+    if (sl_engine_open(source, f->backend, f->transport, &policy, on_token, &f->engine) != SL_OK)
         fail_msg("%s", sl_error_message());
     sl_source_close(source);
     if (sl_tokenizer_open_folder(SL_TESTS_DIR "/golden/tokenizer/gpt2", &f->tokenizer) != SL_OK)
@@ -88,11 +91,22 @@ static void open_job(fixture *f, void **state, const char *lines) {
     f->options.defaults.ignore_eos = 1;
 }
 
+/* Opens the output as one that can be gone on with. */
+static void open_resume(fixture *f) {
+    sl_job_key key = {0};
+    const sl_resume_options options = {
+        .output = f->output, .writer = f->options.writer, .key = &key, .seed = f->options.seed};
+    if (sl_resume_open(&options, &f->options.resume) != SL_OK) fail_msg("%s", sl_error_message());
+}
+
 /* Runs the job and reads the results back. */
 static void run_job(fixture *f) {
     assert_int_equal(sl_reader_open(f->input, 0, &f->options.reader), SL_OK);
-    assert_int_equal(sl_writer_open(f->output, 1, &f->options.writer), SL_OK);
+    assert_int_equal(sl_writer_open(f->output, &f->options.writer), SL_OK);
+    if (f->resumes) open_resume(f);
     f->status = sl_job_run(&f->options, &f->counts);
+    sl_resume_close(f->options.resume);
+    f->options.resume = NULL;
     sl_reader_close(f->options.reader);
     sl_writer_close(f->options.writer);
     FILE *file = fopen(f->output, "rb");
@@ -331,12 +345,85 @@ static void stop_flag_ends_the_job_and_says_so(void **state) {
     close_job(&f);
 }
 
+static const char resumed_lines[] =
+    "{\"id\": \"long\", \"prompt\": \"a b\", \"max_tokens\": 60, \"return_token_ids\": true}\n"
+    "\n"
+    "{\"id\": \"short\", \"prompt\": \"a b\", \"max_tokens\": 2, \"return_token_ids\": true}\n"
+    "{\"oops\n"
+    "{\"id\": \"late\", \"prompt\": \"c\", \"max_tokens\": 9, \"n\": 2, \"return_token_ids\": "
+    "true}\n"
+    "{\"id\": \"last\", \"prompt\": \"d\", \"max_tokens\": 60, \"return_token_ids\": true}\n";
+
+static volatile sig_atomic_t stop_now;
+static int tokens_until_stop;
+
+static int stop_after_some_tokens(void *user, int choice, const sl_choice *token) {
+    if (--tokens_until_stop == 0) stop_now = 1;
+    return sl_job_on_token(user, choice, token);
+}
+
+/* Runs the lines with a stop after so many tokens, then to the end; the results must be those of
+ * an undisturbed run, and no token that was kept may be computed again. */
+static void stop_and_go_on(void **state, sl_job_order order, int n_tokens, const fixture *whole) {
+    fixture f, g;
+    on_token = stop_after_some_tokens;
+    tokens_until_stop = n_tokens;
+    stop_now = 0;
+    open_job(&f, state, resumed_lines);
+    on_token = sl_job_on_token;
+    remove(f.output);
+    f.options.order = order;
+    f.options.stop = &stop_now;
+    f.resumes = 1;
+    run_job(&f);
+    assert_int_equal(f.status, SL_ERR_STOPPED);
+    assert_non_null(strstr(sl_error_message(), "run the same command again to go on"));
+    for (int i = 0; order == SL_ORDER_INPUT && i < f.n_results; i++)
+        assert_string_equal(name_of(&f, i), name_of(whole, i));
+    close_job(&f);
+
+    open_job(&g, state, resumed_lines);
+    g.options.order = order;
+    g.resumes = 1;
+    run_job(&g);
+    assert_int_equal(g.status, SL_OK);
+    assert_int_equal(g.n_results, whole->n_results);
+    assert_int_equal(g.counts.n_before, f.counts.n_answered + f.counts.n_refused);
+    assert_int_equal(g.counts.n_before + g.counts.n_lines, whole->counts.n_lines);
+    assert_int_equal(f.counts.n_refused + g.counts.n_refused, 1);
+    /* What either run completed, written or kept, is in the sum once. */
+    assert_int_equal(f.counts.n_prompt_tokens + g.counts.n_prompt_tokens,
+                     whole->counts.n_prompt_tokens);
+    for (int i = 0; i < g.n_results; i++) {
+        int k = 0;
+        while (strcmp(name_of(whole, k), name_of(&g, i)) != 0) k++;
+        assert_true(order == SL_ORDER_FINISH || k == i);
+        const char *what = json_object_get(body_of(whole, k), "error") ? "error" : "choices";
+        json_t *mine = json_object_get(body_of(&g, i), what);
+        assert_true(json_equal(mine, json_object_get(body_of(whole, k), what)));
+    }
+    close_job(&g);
+}
+
+static void stopped_job_goes_on_without_doing_anything_twice(void **state) {
+    fixture whole;
+    open_job(&whole, state, resumed_lines);
+    run_job(&whole);
+    assert_int_equal(whole.status, SL_OK);
+    assert_int_equal(whole.n_results, 5);
+    for (int n_tokens = 1; n_tokens < 120; n_tokens += 7) {
+        stop_and_go_on(state, SL_ORDER_INPUT, n_tokens, &whole);
+        stop_and_go_on(state, SL_ORDER_FINISH, n_tokens, &whole);
+    }
+    close_job(&whole);
+}
+
 static void full_output_ends_the_job_with_the_reason(void **state) {
     fixture f;
     if (access("/dev/full", W_OK) != 0) skip();
     open_job(&f, state, "{\"prompt\": \"a\", \"max_tokens\": 3}\n");
     assert_int_equal(sl_reader_open(f.input, 0, &f.options.reader), SL_OK);
-    assert_int_equal(sl_writer_open("/dev/full", 0, &f.options.writer), SL_OK);
+    assert_int_equal(sl_writer_open("/dev/full", &f.options.writer), SL_OK);
     assert_int_equal(sl_job_run(&f.options, &f.counts), SL_ERR_IO);
     assert_non_null(strstr(sl_error_message(), "/dev/full"));
     assert_int_equal(f.counts.engine_failed, 0);
@@ -358,6 +445,7 @@ int main(void) {
         JOB_TEST(one_bad_prompt_of_several_refuses_the_line_alone),
         JOB_TEST(unknown_field_is_told_once),
         JOB_TEST(stop_flag_ends_the_job_and_says_so),
+        JOB_TEST(stopped_job_goes_on_without_doing_anything_twice),
         JOB_TEST(full_output_ends_the_job_with_the_reason),
     };
     return cmocka_run_group_tests_name("job", tests, NULL, NULL);

@@ -1,11 +1,13 @@
 /* Unit tests of src/job/reader.c and writer.c: lines in, lines out. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -54,9 +56,9 @@ static void reader_gives_every_line_and_the_last_without_newline(void **state) {
     sl_reader *reader;
     put_bytes(*state, "one\n\nthree\r\nlast", 16);
     assert_int_equal(sl_reader_open(*state, 0, &reader), SL_OK);
-    assert_int_equal(sl_reader_count(reader), 3);
+    assert_int_equal(sl_reader_count(reader, NULL), 3);
     assert_line(reader, "one", 1);
-    assert_int_equal(sl_reader_count(reader), 2); /* what is in hand still counts */
+    assert_int_equal(sl_reader_count(reader, NULL), 2); /* what is in hand still counts */
     assert_line(reader, "", 2);
     assert_line(reader, "three\r", 3);
     assert_line(reader, "last", 4);
@@ -68,7 +70,7 @@ static void reader_gives_every_line_and_the_last_without_newline(void **state) {
 static void reader_of_an_empty_file_is_at_the_end(void **state) {
     sl_reader *reader;
     assert_int_equal(sl_reader_open(*state, 0, &reader), SL_OK);
-    assert_int_equal(sl_reader_count(reader), 0);
+    assert_int_equal(sl_reader_count(reader, NULL), 0);
     assert_kind(reader, SL_READ_END);
     sl_reader_close(reader);
 }
@@ -130,7 +132,7 @@ static void reader_of_a_pipe_does_not_wait_for_a_line(void **state) {
     snprintf(path, sizeof path, "/dev/fd/%d", ends[0]);
     sl_reader *reader;
     assert_int_equal(sl_reader_open(path, 0, &reader), SL_OK);
-    assert_int_equal(sl_reader_count(reader), -1);
+    assert_int_equal(sl_reader_count(reader, NULL), -1);
     assert_kind(reader, SL_READ_NOTHING);
     assert_int_equal(write(ends[1], "par", 3), 3);
     assert_kind(reader, SL_READ_NOTHING);
@@ -164,36 +166,77 @@ static size_t file_size(const char *path) {
     return (size_t)size;
 }
 
-static void writer_refuses_a_file_with_content(void **state) {
-    sl_writer *const untouched = (sl_writer *)(uintptr_t)1;
-    sl_writer *writer = untouched;
-    put_bytes(*state, "old\n", 4);
-    assert_int_equal(sl_writer_open(*state, 0, &writer), SL_ERR_ARG);
-    assert_non_null(strstr(sl_error_message(), "--overwrite"));
-    assert_ptr_equal(writer, untouched);
-    assert_int_equal(file_size(*state), 4);
+static void reader_hashes_what_it_counts(void **state) {
+    sl_reader *reader;
+    uint64_t hash[3] = {0};
+    const char *const texts[] = {"one\ntwo\n", "one\ntwo\n", "one\ntwu\n"};
+    for (int i = 0; i < 3; i++) {
+        put_bytes(*state, texts[i], 8);
+        assert_int_equal(sl_reader_open(*state, 0, &reader), SL_OK);
+        assert_int_equal(sl_reader_count(reader, &hash[i]), 2);
+        sl_reader_close(reader);
+    }
+    assert_int_equal(hash[0], hash[1]);
+    assert_true(hash[0] != hash[2]);
 }
 
-static void writer_overwrites_only_when_started(void **state) {
+static void writer_cuts_the_file_only_when_started(void **state) {
     sl_writer *writer;
-    put_bytes(*state, "old\n", 4);
-    assert_int_equal(sl_writer_open(*state, 1, &writer), SL_OK);
+    put_bytes(*state, "old\ntorn", 8);
+    assert_int_equal(sl_writer_open(*state, &writer), SL_OK);
+    assert_true(sl_writer_is_file(writer));
+    assert_false(sl_writer_is_new(writer));
+    assert_int_equal(sl_writer_bytes(writer), 8);
+    assert_int_equal(file_size(*state), 8);
+    assert_int_equal(sl_writer_start(writer, 4), SL_OK);
     assert_int_equal(file_size(*state), 4);
-    assert_int_equal(sl_writer_start(writer), SL_OK);
-    assert_int_equal(file_size(*state), 0);
     assert_int_equal(sl_writer_put(writer, "a\n", 2), SL_OK);
-    assert_int_equal(file_size(*state), 2); /* there at once, without a close */
+    assert_int_equal(file_size(*state), 6); /* there at once, without a close */
     assert_int_equal(sl_writer_put(writer, "bc\n", 3), SL_OK);
+    assert_int_equal(sl_writer_sync(writer), SL_OK);
     sl_writer_close(writer);
-    assert_int_equal(file_size(*state), 5);
+    assert_int_equal(file_size(*state), 9);
+}
+
+static void writer_waits_for_another_and_gives_up(void **state) {
+    sl_writer *first, *const untouched = (sl_writer *)(uintptr_t)1, *second = untouched;
+    assert_int_equal(sl_writer_open(*state, &first), SL_OK);
+    assert_int_equal(sl_writer_open(*state, &second), SL_ERR_ARG);
+    assert_non_null(strstr(sl_error_message(), "another run"));
+    assert_ptr_equal(second, untouched);
+    sl_writer_close(first);
+    assert_int_equal(sl_writer_open(*state, &second), SL_OK);
+    sl_writer_close(second);
+}
+
+/* A limit on the size of files stands for a full disk: part of the line fits. */
+static void writer_cuts_off_a_line_that_does_not_fit(void **state) {
+    sl_writer *writer;
+    struct rlimit before, limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = before;
+    limit.rlim_cur = 8;
+    put_bytes(*state, "old\n", 4);
+    assert_int_equal(sl_writer_open(*state, &writer), SL_OK);
+    assert_int_equal(sl_writer_start(writer, 4), SL_OK);
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    const sl_status st = sl_writer_put(writer, "too long\n", 9);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    signal(SIGXFSZ, handler);
+    assert_int_equal(st, SL_ERR_IO);
+    assert_non_null(strstr(sl_error_message(), "write"));
+    assert_int_equal(file_size(*state), 4);
+    sl_writer_close(writer);
 }
 
 static void writer_reports_a_full_disk(void **state) {
     (void)state;
     sl_writer *writer;
     if (access("/dev/full", W_OK) != 0) skip();
-    assert_int_equal(sl_writer_open("/dev/full", 0, &writer), SL_OK);
-    assert_int_equal(sl_writer_start(writer), SL_OK);
+    assert_int_equal(sl_writer_open("/dev/full", &writer), SL_OK);
+    assert_false(sl_writer_is_file(writer));
+    assert_int_equal(sl_writer_start(writer, 0), SL_OK);
     assert_int_equal(sl_writer_put(writer, "a\n", 2), SL_ERR_IO);
     assert_non_null(strstr(sl_error_message(), "/dev/full"));
     sl_writer_close(writer);
@@ -212,8 +255,12 @@ int main(void) {
                                         remove_file),
         cmocka_unit_test(reader_of_a_pipe_does_not_wait_for_a_line),
         cmocka_unit_test(reader_of_a_missing_file_or_a_folder_is_an_io_error),
-        cmocka_unit_test_setup_teardown(writer_refuses_a_file_with_content, make_file, remove_file),
-        cmocka_unit_test_setup_teardown(writer_overwrites_only_when_started, make_file,
+        cmocka_unit_test_setup_teardown(reader_hashes_what_it_counts, make_file, remove_file),
+        cmocka_unit_test_setup_teardown(writer_waits_for_another_and_gives_up, make_file,
+                                        remove_file),
+        cmocka_unit_test_setup_teardown(writer_cuts_off_a_line_that_does_not_fit, make_file,
+                                        remove_file),
+        cmocka_unit_test_setup_teardown(writer_cuts_the_file_only_when_started, make_file,
                                         remove_file),
         cmocka_unit_test(writer_reports_a_full_disk),
     };
