@@ -330,19 +330,3 @@ sl_status sl_search_measured(const sl_plan_problem *problem, sl_measured_found *
     free(s);
     return st;
 }
-
-sl_status sl_search_measured_shape(const sl_plan_problem *problem, const sl_plan_shape *shape,
-                                   int *found_out, sl_measured_plan *out) {
-    sl_plan_problem q = *problem;
-    sl_measured_found found;
-    q.micro_batch = shape->micro_batch;
-    q.num_micro_batches = shape->num_micro_batches;
-    q.max_rows = shape->max_rows;
-    q.n_weights = q.n_caches = 1;
-    q.weights[0] = shape->weights;
-    q.caches[0] = shape->cache;
-    SL_TRY(sl_search_measured(&q, &found));
-    *found_out = found.is_feasible;
-    if (found.is_feasible) *out = found.best;
-    return SL_OK;
-}

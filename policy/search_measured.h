@@ -35,8 +35,4 @@ typedef struct {
  * Errors: SL_ERR_ARG (numbers out of range, a rate that the profile lacks), SL_ERR_NOMEM. */
 sl_status sl_search_measured(const sl_plan_problem *problem, sl_measured_found *out);
 
-/* The same for one shape: the fastest placement in it. *found_out 0: it does not fit. */
-sl_status sl_search_measured_shape(const sl_plan_problem *problem, const sl_plan_shape *shape,
-                                   int *found_out, sl_measured_plan *out);
-
 #endif
