@@ -16,7 +16,7 @@
 
 #define GIB 1073741824.0
 
-enum { N_PROBLEMS = 10000, N_SEARCHES = 20 };
+enum { N_PROBLEMS = 10000 / SL_TEST_STEP, N_SEARCHES = 20 };
 
 static sl_flexgen_problem opt_30b(void) {
     return (sl_flexgen_problem){

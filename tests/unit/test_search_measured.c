@@ -16,7 +16,7 @@
 #include "policy_fixture.h"
 #include "search_measured.h"
 
-enum { N_RANDOM = 10000, N_RANDOM_WHOLE = 16 };
+enum { N_RANDOM = 10000 / SL_TEST_STEP, N_RANDOM_WHOLE = 16 };
 static const double longest_s = 5;
 
 static size_t backend_bytes(int max_rows, int num_micro_batches) {
