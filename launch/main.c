@@ -20,6 +20,7 @@ typedef struct {
 
 static const subcommand subcommands[] = {
     {"run", "answer a file of requests", sl_cmd_run},
+    {"serve", "answer requests over HTTP", sl_cmd_serve},
     {"bench", "measure prefill and decode on random prompts", sl_cmd_bench},
     {"plan", "predict the fastest block shape and placement", sl_cmd_plan},
     {"inspect", "show what a model is made of", sl_cmd_inspect},
@@ -33,8 +34,8 @@ static void print_usage(FILE *stream) {
                     "throughput counts.\n\nCommands:\n");
     for (int i = 0; i < N_SUBCOMMANDS; i++)
         fprintf(stream, "  %-10s %s\n", subcommands[i].name, subcommands[i].summary);
-    fprintf(stream, "\n`sluice COMMAND --help` shows the options of each. Under mpirun, run and "
-                    "bench split\nthe model's layers among the ranks.\n");
+    fprintf(stream, "\n`sluice COMMAND --help` shows the options of each. Under mpirun, run, "
+                    "serve and bench\nsplit the model's layers among the ranks.\n");
 }
 
 static const subcommand *find_subcommand(const char *name) {
