@@ -1,5 +1,6 @@
 /* sluice serve: answers requests over HTTP. */
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,10 +118,10 @@ static sl_status finish_options(const sl_launch *launch, serve_options *o) {
 
 /* ---- signals ---- */
 
-static volatile sig_atomic_t stop_signal;
+static atomic_int stop_signal; /* lock-free, so that a handler may set it; others look on */
 
 static void note_signal(int number) {
-    stop_signal = number;
+    atomic_store(&stop_signal, number);
     signal(number, SIG_DFL); /* a second one ends the process at once */
 }
 

@@ -5,7 +5,6 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -335,7 +334,7 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **s
 static void *watch(void *user) {
     sl_http *http = user;
     while (!atomic_load(&http->closing)) {
-        if (*http->o.stop) sl_service_stop(http->service);
+        if (atomic_load(http->o.stop)) sl_service_stop(http->service);
         sl_service_tick(http->service);
         sl_clock_sleep(TICK_S);
     }

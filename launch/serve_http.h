@@ -8,7 +8,7 @@
 #ifndef SL_LAUNCH_SERVE_HTTP_H
 #define SL_LAUNCH_SERVE_HTTP_H
 
-#include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 #include "base/status.h"
@@ -25,7 +25,7 @@ typedef struct {
     int idle_timeout_s; /* of a connection on which nothing moves while the server waits for it */
     int max_connections;
     const sl_api *api;
-    const volatile sig_atomic_t *stop; /* becomes non-zero when the service is to stop */
+    const atomic_int *stop; /* becomes non-zero when the service is to stop */
 } sl_http_options;
 
 /* Listens; who connects waits until sl_http_start().
