@@ -31,10 +31,11 @@ fail() {
 # start COMMAND...: runs a server in the background, until it says its port ($port).
 start() {
     port=
+    rm -f server.log # the last one's port is in it
     "$@" --port 0 >server.out 2>server.log </dev/null &
     server=$!
     for _ in $(seq 600); do
-        port=$(sed -n 's,^sluice: serving .* on http://127\.0\.0\.1:\([0-9]*\)$,\1,p' server.log)
+        port=$(sed -n 's,^sluice: serving .* on http://127\.0\.0\.1:\([0-9]*\)$,\1,p' server.log 2>/dev/null)
         [ -n "$port" ] && return
         kill -0 "$server" 2>/dev/null || break
         sleep 0.1
