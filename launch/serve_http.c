@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -66,6 +67,7 @@ typedef struct {
     const route *route;
     sl_json_text body;
     int too_large; /* the rest of the body is dropped */
+    size_t n_dropped;
     sl_call *call;
 } exchange;
 
@@ -282,8 +284,9 @@ static enum MHD_Result take_body(exchange *x, const char *data, size_t *n_bytes)
         return x->body.failed ? MHD_NO : MHD_YES;
     }
     if (x->body.data) sl_json_free(&x->body);
+    x->n_dropped += *n_bytes;
     *n_bytes = 0;
-    return MHD_YES;
+    return x->n_dropped / DISCARD_FACTOR > most ? MHD_NO : MHD_YES;
 }
 
 static exchange *open_exchange(sl_http *http, struct MHD_Connection *connection) {
@@ -375,6 +378,15 @@ static sl_status open_socket(sl_http *http, int *fd_out) {
     return SL_OK;
 }
 
+/* As many files as there may be connections, and some for the rest of the program. */
+static void raise_file_limit(int n_connections) {
+    struct rlimit limit;
+    const rlim_t wanted = (rlim_t)n_connections + 256;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* with fewer, connections wait for each other */
+}
+
 sl_status sl_http_open(const sl_http_options *o, sl_http **out) {
     int fd = -1;
     sl_http *http = calloc(1, sizeof *http);
@@ -385,6 +397,7 @@ sl_status sl_http_open(const sl_http_options *o, sl_http **out) {
         free(http);
         return st;
     }
+    raise_file_limit(o->max_connections);
     http->listen_fd = fd;
     *out = http;
     return SL_OK;

@@ -7,7 +7,10 @@
 #include "job/api_chat.h"
 #include "job/result.h"
 
-enum { NO_MAX_TOKENS = 1000000000 }; /* a chat that does not say: what the context leaves */
+enum {
+    NO_MAX_TOKENS = 1000000000, /* a chat that does not say: what the context leaves */
+    MAX_SEQUENCES = 16384       /* of a request: a small body must not ask for all of the memory */
+};
 
 static const char *const completion_fields[] = {"prompt", "model", "stream", "stream_options",
                                                 NULL};
@@ -73,12 +76,23 @@ static int read_stream(const json_t *body, sl_request *r) {
     return 1;
 }
 
+static void check_sequences(sl_request *r) {
+    const int each = r->params.best_of > r->params.n ? r->params.best_of : r->params.n;
+    if (r->error.status_code || (int64_t)r->n_prompts * each <= MAX_SEQUENCES) return;
+    sl_request_refuse(&r->error, "prompt",
+                      "prompt: found %d with %d choices each, expected at most "
+                      "%d in all",
+                      r->n_prompts, each, MAX_SEQUENCES);
+}
+
 static sl_status read_completion(const sl_api *api, const json_t *body, sl_request *r) {
     if (!check_model(api, body, &r->error) ||
         !sl_params_read(body, completion_fields, NULL, NULL, &r->params, &r->error) ||
         !read_stream(body, r))
         return SL_OK;
-    return sl_request_read_prompt(json_object_get(body, "prompt"), r);
+    SL_TRY(sl_request_read_prompt(json_object_get(body, "prompt"), r));
+    check_sequences(r);
+    return SL_OK;
 }
 
 /* The longest answer that a chat may get when it does not say how long. */

@@ -307,6 +307,9 @@ static void refusals_have_status_and_field(void **state) {
         {"{\"prompt\": [1], \"max_tokens\": 5000}", NULL, 400},
         {"{\"prompt\": [1], \"max_tokens\": 5000, \"stream\": true}", NULL, 400},
         {"{\"prompt\": [[1], [2, 70000]]}", NULL, 400},
+        {"{\"prompt\": [[1],[1],[1],[1],[1],[1],[1],[1],[1],[1],[1],[1],[1],[1],[1],[1],[1]],"
+         " \"n\": 1024}",
+         "prompt", 400},
         {"[]", NULL, 400},
         {"{\"prompt\"", NULL, 400},
         {"", NULL, 400},
