@@ -64,6 +64,7 @@ sl_status sl_cmd_version(const sl_launch *launch, int argc, char **argv, int fir
         {"pcre2", SL_PCRE2_VERSION},
         {"libzip", SL_LIBZIP_VERSION},
         {"glpk", SL_GLPK_VERSION},
+        {"libmicrohttpd", SL_HTTP_VERSION[0] ? SL_HTTP_VERSION : "not built in"},
         {"compiler", SL_COMPILER},
         {"build", SL_BUILD_TYPE},
         {"sanitizers", SL_SANITIZERS[0] ? SL_SANITIZERS : "none"},

@@ -33,6 +33,8 @@ typedef sl_status (*sl_command_main)(const sl_launch *launch, int argc, char **a
 
 sl_status sl_cmd_run(const sl_launch *launch, int argc, char **argv, int first,
                      uint64_t *n_refused_out);
+sl_status sl_cmd_serve(const sl_launch *launch, int argc, char **argv, int first,
+                       uint64_t *n_refused_out);
 sl_status sl_cmd_bench(const sl_launch *launch, int argc, char **argv, int first,
                        uint64_t *n_refused_out);
 sl_status sl_cmd_plan(const sl_launch *launch, int argc, char **argv, int first,

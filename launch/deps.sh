@@ -17,6 +17,7 @@ packages=(
     liburing-dev                 # the disk tier
     libhwloc-dev                 # memory near the GPU
     libglpk-dev                  # the planner
+    libmicrohttpd-dev            # sluice serve
     ca-certificates python3 python3-pip # launch/fetch-model.sh
 )
 test_packages=(

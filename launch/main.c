@@ -20,6 +20,7 @@ typedef struct {
 
 static const subcommand subcommands[] = {
     {"run", "answer a file of requests", sl_cmd_run},
+    {"serve", "answer requests over HTTP", sl_cmd_serve},
     {"bench", "measure prefill and decode on random prompts", sl_cmd_bench},
     {"plan", "predict the fastest block shape and placement", sl_cmd_plan},
     {"profile", "measure what this machine can do", sl_cmd_profile},
@@ -35,8 +36,8 @@ static void print_usage(FILE *stream) {
     for (int i = 0; i < N_SUBCOMMANDS; i++)
         fprintf(stream, "  %-10s %s\n", subcommands[i].name, subcommands[i].summary);
     fprintf(stream,
-            "\n`sluice COMMAND --help` shows the options of each. Under mpirun, run and "
-            "bench split\nthe model's layers among the ranks, and profile measures each.\n");
+            "\n`sluice COMMAND --help` shows the options of each. Under mpirun, run, serve "
+            "and bench split\nthe model's layers among the ranks, and profile measures each.\n");
 }
 
 static const subcommand *find_subcommand(const char *name) {

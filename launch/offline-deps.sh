@@ -19,6 +19,7 @@ set -euo pipefail
 packages=(
     libjansson-dev libpcre2-dev libutf8proc-dev libzip-dev liburing-dev # the program
     libglpk-dev                                                         # the planner
+    libmicrohttpd-dev                                                   # sluice serve
     libcmocka-dev                                                       # the tests
 )
 # Part of every host, or of its compiler.

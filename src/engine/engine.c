@@ -172,6 +172,10 @@ sl_status sl_engine_submit(sl_engine *e, const sl_engine_request *request, uint6
     return sl_scheduler_submit(e->sched, request, id_out);
 }
 
+void sl_engine_cancel(sl_engine *e, uint64_t id) {
+    if (e->sched) sl_scheduler_cancel(e->sched, id);
+}
+
 int sl_engine_n_queued(const sl_engine *e) {
     return e->sched ? sl_scheduler_n_queued(e->sched) : 0;
 }

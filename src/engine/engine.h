@@ -113,6 +113,11 @@ void sl_engine_close(sl_engine *engine); /* not collective; safe after a failure
  * the numbers): an error of that request alone. */
 sl_status sl_engine_submit(sl_engine *engine, const sl_engine_request *request, uint64_t *id_out);
 
+/* First rank, not from the token callback.  Ends a request wherever it is: its choices that are not
+ * over get the finish CANCELLED with the tokens they have, and it comes back through take.  An id
+ * that is unknown or finished is left alone. */
+void sl_engine_cancel(sl_engine *engine, uint64_t id);
+
 /* First rank.  Requests that are queued and not yet started; keep some here so that a finished
  * sequence is replaced at once. */
 int sl_engine_n_queued(const sl_engine *engine);

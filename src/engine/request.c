@@ -85,3 +85,17 @@ sl_request *sl_request_pop(sl_request_queue *q) {
     r->next = NULL;
     return r;
 }
+
+sl_request *sl_request_remove(sl_request_queue *q, uint64_t id) {
+    sl_request *before = NULL, *r = q->head;
+    for (; r && r->id != id; r = r->next) before = r;
+    if (!r) return NULL;
+    if (before)
+        before->next = r->next;
+    else
+        q->head = r->next;
+    if (q->tail == r) q->tail = before;
+    q->n--;
+    r->next = NULL;
+    return r;
+}

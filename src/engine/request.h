@@ -69,4 +69,7 @@ typedef struct {
 void sl_request_push(sl_request_queue *queue, sl_request *request);
 sl_request *sl_request_pop(sl_request_queue *queue); /* NULL when empty */
 
+/* Takes the request `id` out of the queue, wherever it stands; NULL if it is not there. */
+sl_request *sl_request_remove(sl_request_queue *queue, uint64_t id);
+
 #endif

@@ -515,6 +515,48 @@ void sl_scheduler_skip(sl_scheduler *s) {
     s->n_absorbed++;
 }
 
+/* The request that has begun and is not finished, or NULL. */
+static sl_request *find_begun(const sl_scheduler *s, uint64_t id) {
+    if (s->admitting && s->admitting->id == id) return s->admitting;
+    for (int i = 0; i < s->opt.n_block_slots * s->seats; i++)
+        if (s->seat[i] && s->seat[i]->request->id == id) return s->seat[i]->request;
+    return NULL;
+}
+
+/* Rows that are in flight for a request come back and go nowhere.  The seat is released by a later
+ * block than those, so every rank has computed them by then. */
+static void forget_sent(sl_scheduler *s, const sl_request *r) {
+    for (int b = 0; b < s->opt.n_block_slots; b++) {
+        const int n = s->block[b].in_flight ? s->block[b].n_sent : 0; /* else long gone */
+        for (int i = 0; i < n; i++) {
+            sl_sequence *q = s->block[b].sent[i].sequence;
+            if (q && q->request == r) s->block[b].sent[i].sequence = NULL;
+        }
+    }
+}
+
+void sl_scheduler_cancel(sl_scheduler *s, uint64_t id) {
+    sl_request *r = sl_request_remove(&s->waiting, id);
+    if (!r) {
+        r = find_begun(s, id);
+        if (!r) return;
+        forget_sent(s, r);
+        if (s->admitting == r) s->admitting = NULL;
+    }
+    for (int c = 0; c < r->ask.n; c++) {
+        sl_sequence *q = &r->sequence[c];
+        if (q->state == SL_SEQ_RUNNING) s->n_running--;
+        if (q->state == SL_SEQ_RUNNING || q->state == SL_SEQ_WAITING)
+            q->finish = SL_FINISH_CANCELLED;
+        if (q->slot >= 0) leave_seat(s, q);
+        q->state = SL_SEQ_DONE;
+    }
+    s->n_free_pages[r->shared_home] += r->n_shared;
+    r->n_shared = 0;
+    sl_request_finish(r);
+    sl_request_push(&s->finished, r);
+}
+
 void sl_scheduler_drop_all(sl_scheduler *s) {
     close_queue(&s->waiting);
     /* A request's sequences sit in several seats: close it with its last one. */

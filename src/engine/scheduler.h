@@ -53,6 +53,9 @@ sl_status sl_scheduler_absorb(sl_scheduler *sched, const sl_block_result *result
 /* Counts the oldest block in flight as back without taking anything in: after a failure. */
 void sl_scheduler_skip(sl_scheduler *sched);
 
+/* As sl_engine_cancel(). */
+void sl_scheduler_cancel(sl_scheduler *sched, uint64_t id);
+
 /* Forgets all that is queued or running; blocks in flight are still to be absorbed. */
 void sl_scheduler_drop_all(sl_scheduler *sched);
 

@@ -131,8 +131,24 @@ const char *sl_choice_text_get(const sl_choice_text *text, size_t *bytes_out) {
     return text->bytes.data ? text->bytes.data : "";
 }
 
+size_t sl_choice_text_settled(const sl_choice_text *text) {
+    const size_t n = text->bytes.n_bytes;
+    size_t open = 0; /* longest end of the text that begins a stop string */
+    for (int i = 0; !text->stopped && i < text->options.params->n_stops; i++) {
+        const sl_string *stop = &text->options.params->stops[i];
+        size_t k = stop->n_bytes - 1 < n ? stop->n_bytes - 1 : n;
+        while (k > open && memcmp(text->bytes.data + n - k, stop->bytes, k) != 0) k--;
+        if (k > open) open = k;
+    }
+    return n - open;
+}
+
 int sl_choice_text_is_stopped(const sl_choice_text *text) {
     return text->stopped;
+}
+
+int sl_choice_text_count(const sl_choice_text *text) {
+    return text->n_tokens;
 }
 
 int64_t sl_choice_text_offset(const sl_choice_text *text, int i) {

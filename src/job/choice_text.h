@@ -42,8 +42,14 @@ sl_status sl_choice_text_finish(sl_choice_text *text);
 /* The text so far, zero-terminated; valid until the next push or finish. */
 const char *sl_choice_text_get(const sl_choice_text *text, size_t *bytes_out);
 
+/* Bytes of the text that no later token takes back: all but an end that may become a stop string.
+ */
+size_t sl_choice_text_settled(const sl_choice_text *text);
+
 /* 1: ended by a stop string. */
 int sl_choice_text_is_stopped(const sl_choice_text *text);
+
+int sl_choice_text_count(const sl_choice_text *text); /* tokens pushed */
 
 /* Where token i's text begins, in characters from the start of this choice's text; never beyond its
  * end.  i is below the number of tokens pushed. */

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/rng.h"
+#include "job/stream.h"
 
 /* ---- ownership ---- */
 
@@ -15,6 +16,7 @@ sl_status sl_item_open(sl_item_shared *shared, sl_request *request, sl_item **ou
     if (!it) return SL_FAIL(SL_ERR_NOMEM, "line %" PRIu64 ": out of memory", request->line);
     it->shared = shared;
     it->request = *request;
+    it->created = (int64_t)time(NULL);
     *out = it;
     return SL_OK;
 }
@@ -25,6 +27,7 @@ static void free_parts(sl_item *it) {
         if (pt->result) sl_engine_release(it->shared->engine, pt->result);
         for (int c = 0; c < pt->n_texts; c++) sl_choice_text_close(pt->texts[c]);
         free(pt->texts);
+        free(pt->sent_bytes);
     }
     free(it->parts);
     it->parts = NULL;
@@ -140,7 +143,8 @@ static sl_status submit_ids(sl_item *it, int p, const int32_t *ids, size_t n) {
         params->best_of > params->n && params->temperature > 0 ? params->best_of : params->n;
     pt->item = it;
     pt->texts = calloc((size_t)n_choices, sizeof *pt->texts);
-    if (!pt->texts)
+    pt->sent_bytes = calloc((size_t)n_choices, sizeof *pt->sent_bytes);
+    if (!pt->texts || !pt->sent_bytes)
         return SL_FAIL(SL_ERR_NOMEM, "line %" PRIu64 ": out of memory", it->request.line);
     pt->n_texts = n_choices;
     pt->n_context = n < SL_ITEM_CONTEXT_TOKENS ? (int)n : SL_ITEM_CONTEXT_TOKENS;
@@ -155,14 +159,14 @@ static sl_status submit_ids(sl_item *it, int p, const int32_t *ids, size_t n) {
                                  .n_stop_ids = it->n_end_ids,
                                  .user = pt};
     memcpy(request.stop_ids, it->end_ids, sizeof request.stop_ids);
-    uint64_t id;
-    const sl_status st = sl_engine_submit(it->shared->engine, &request, &id);
+    const sl_status st = sl_engine_submit(it->shared->engine, &request, &pt->id);
     if (st == SL_ERR_ARG) {
         refuse_as_failed(it);
         return SL_OK;
     }
     if (st != SL_OK) return st;
     it->n_open++;
+    pt->is_open = 1;
     return SL_OK;
 }
 
@@ -179,9 +183,13 @@ static sl_status submit_prompt(sl_item *it, int p) {
     }
     int32_t *ids = NULL;
     size_t n = 0;
-    SL_TRY(sl_tokenizer_encode(tokenizer, prompt->text.bytes, prompt->text.n_bytes,
-                               it->request.params.add_special_tokens, &ids, &n));
-    const sl_status st = submit_ids(it, p, ids, n);
+    sl_status st = sl_tokenizer_encode(tokenizer, prompt->text.bytes, prompt->text.n_bytes,
+                                       it->request.params.add_special_tokens, &ids, &n);
+    if (st == SL_ERR_FORMAT || st == SL_ERR_ARG) { /* a text that this tokenizer cannot take */
+        refuse_as_failed(it);
+        return SL_OK;
+    }
+    if (st == SL_OK) st = submit_ids(it, p, ids, n);
     free(ids);
     return st;
 }
@@ -222,6 +230,8 @@ int sl_item_on_token(sl_item_part *pt, int choice, const sl_choice *token) {
     /* Another prompt of the same line was refused: this one's answer will not be used. */
     if (pt->item->request.error.status_code || shared->token_st != SL_OK) return 1;
     shared->token_st = push_token(pt, choice, token->id, &ended);
+    if (shared->token_st == SL_OK && pt->item->request.stream)
+        shared->token_st = sl_stream_token(pt, choice, token);
     if (shared->token_st == SL_OK) return ended;
     snprintf(shared->token_message, sizeof shared->token_message, "%s", sl_error_message());
     return 1;
@@ -231,9 +241,16 @@ int sl_item_on_token(sl_item_part *pt, int choice, const sl_choice *token) {
 
 void sl_item_take(sl_item_part *pt, const sl_engine_result *result) {
     pt->result = result;
+    pt->is_open = 0;
     for (int c = 0; c < result->n_choices; c++)
         pt->item->dropped |= result->choices[c].finish == SL_FINISH_CANCELLED;
     pt->item->n_open--;
+}
+
+void sl_item_cancel(sl_item *it) {
+    for (int p = 0; it->parts && p < it->request.n_prompts; p++) {
+        if (it->parts[p].is_open) sl_engine_cancel(it->shared->engine, it->parts[p].id);
+    }
 }
 
 static sl_status build_answer(sl_item *it) {
@@ -249,7 +266,11 @@ static sl_status build_answer(sl_item *it) {
         parts[p] = (sl_result_part){.result = pt->result, .texts = pt->texts};
         it->shared->n_prompt_tokens += (uint64_t)pt->result->n_prompt;
     }
-    st = sl_result_answer(&it->shared->result, &it->request, parts, (int64_t)time(NULL), &it->line);
+    if (it->request.stream) {
+        st = sl_stream_end(it, parts);
+    } else {
+        st = sl_result_answer(&it->shared->result, &it->request, parts, it->created, &it->line);
+    }
 
 fail:
     free(parts);

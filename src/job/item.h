@@ -1,6 +1,7 @@
-/* item.h - one line under way: its prompts in the engine, its texts as they grow, its result.
+/* item.h - one request under way: its prompts in the engine, its texts as they grow, its result.
  *
- * Internal to the job driver (job.c), which keeps the items in the order of the lines.
+ * Internal to the drivers: of a job (job.c), which keeps the items in the order of the lines, and
+ * of a service (service.c).
  * Layer: job.  May include: base, model, engine.  Thread safety: one thread.
  */
 #ifndef SL_JOB_ITEM_H
@@ -33,9 +34,12 @@ typedef struct sl_item sl_item;
 /* One prompt of a line: the `user` of an engine request. */
 typedef struct {
     sl_item *item;
+    uint64_t id;                    /* in the engine */
+    int is_open;                    /* the engine has it */
     const sl_engine_result *result; /* NULL until the engine gave it; released with the item */
     int n_texts;
     sl_choice_text **texts; /* [n_texts], opened with the first token */
+    size_t *sent_bytes;     /* [n_texts] of the texts that are in the stream, plus 1 once begun */
     int n_context;
     int32_t context[SL_ITEM_CONTEXT_TOKENS];
 } sl_item_part;
@@ -48,9 +52,11 @@ struct sl_item {
     int n_open;          /* parts that the engine has */
     int n_end_ids;
     int32_t end_ids[SL_MAX_STOP_IDS];
-    sl_json_text line; /* the result, when ready */
+    int64_t created;   /* seconds since 1970 */
+    sl_json_text line; /* the result, when ready; of a stream the pieces that are not taken yet */
     int ready;
     int dropped; /* the engine was stopped before it was done: no result */
+    void *owner; /* the driver's own */
 };
 
 /* Takes over `request`.  Errors: SL_ERR_NOMEM (the request is then still the caller's). */
@@ -70,7 +76,12 @@ int sl_item_on_token(sl_item_part *part, int choice, const sl_choice *token);
 /* Takes in a finished prompt; the last of an item makes n_open 0. */
 void sl_item_take(sl_item_part *part, const sl_engine_result *result);
 
-/* Builds the result line of an item of which nothing is open: ready becomes 1.
+/* Ends what the engine still has of the item; its prompts come back soon.  Not from the engine's
+ * callback. */
+void sl_item_cancel(sl_item *item);
+
+/* Builds the result, or the rest of the stream, of an item of which nothing is open: ready becomes
+ * 1.
  * Errors: SL_ERR_NOMEM. */
 sl_status sl_item_finish(sl_item *item);
 

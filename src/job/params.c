@@ -174,6 +174,26 @@ static int read_scalar(const field *f, const json_t *value, sl_params *params,
     return 1;
 }
 
+int sl_params_read_flag(const char *name, const json_t *value, int *target,
+                        sl_request_error *error) {
+    if (!value || json_is_null(value)) return 1;
+    if (!json_is_boolean(value)) return refuse_value(error, name, value, "true or false");
+    *target = json_is_true(value);
+    return 1;
+}
+
+int sl_params_read_int(const char *name, const json_t *value, int least, int most, int *target,
+                       sl_request_error *error) {
+    if (!value || json_is_null(value)) return 1;
+    char expected[64];
+    snprintf(expected, sizeof expected, "an integer from %d to %d", least, most);
+    if (!json_is_integer(value) || json_integer_value(value) < least ||
+        json_integer_value(value) > most)
+        return refuse_value(error, name, value, expected);
+    *target = (int)json_integer_value(value);
+    return 1;
+}
+
 /* ---- fields with a shape of their own ---- */
 
 static int read_seed(const json_t *value, sl_params *params, sl_request_error *error) {

@@ -24,7 +24,7 @@ enum {
 
 /* Why a request cannot be answered, in the words of the completions API. */
 typedef struct {
-    int status_code; /* 400; 0: no error */
+    int status_code; /* 400, from a server others too; 0: no error */
     char param[64];  /* field at fault; "": none */
     char message[640];
 } sl_request_error;
@@ -81,6 +81,14 @@ int sl_params_read(const json_t *body, const char *const *other_fields, sl_unkno
 /* Fills in *error and returns 0, so that a check can end with it.  `param` may be "". */
 int sl_request_refuse(sl_request_error *error, const char *param, const char *fmt, ...)
     __attribute__((format(printf, 3, 4), cold));
+
+/* Sets *target if `value` is true or false, and refuses what is neither; null and NULL leave it. */
+int sl_params_read_flag(const char *name, const json_t *value, int *target,
+                        sl_request_error *error);
+
+/* The same for an integer from `least` to `most`. */
+int sl_params_read_int(const char *name, const json_t *value, int least, int most, int *target,
+                       sl_request_error *error);
 
 /* "a string", "an integer", "null", ... : what a JSON value is, for messages. */
 const char *sl_json_kind(const json_t *value);

@@ -79,7 +79,7 @@ void sl_request_free(sl_request *request) {
     request->custom_id = (sl_string){0};
 }
 
-static sl_status init_request(uint64_t line_number, const sl_params *defaults, sl_request *out) {
+sl_status sl_request_init(uint64_t line_number, const sl_params *defaults, sl_request *out) {
     sl_status st = SL_OK;
     sl_request request = {.line = line_number};
     char name[32];
@@ -96,7 +96,7 @@ fail:
 }
 
 sl_status sl_request_refused_line(uint64_t line_number, const char *message, sl_request *out) {
-    SL_TRY(init_request(line_number, NULL, out));
+    SL_TRY(sl_request_init(line_number, NULL, out));
     sl_request_refuse(&out->error, "", "line %" PRIu64 ": %s", line_number, message);
     return SL_OK;
 }
@@ -196,6 +196,20 @@ static int read_prompt(reading *r, const json_t *value) {
         }
     }
     return 1;
+}
+
+sl_status sl_request_read_prompt(const json_t *prompt, sl_request *request) {
+    reading r = {.request = request, .st = SL_OK};
+    if (!read_prompt(&r, prompt)) free_prompts(request);
+    return r.st;
+}
+
+sl_status sl_request_take_ids(int32_t *ids, int n, sl_request *request) {
+    reading r = {.request = request, .st = SL_OK};
+    if (!make_prompts(&r, 1)) return r.st;
+    request->prompts[0].ids = ids;
+    request->prompts[0].n_ids = n;
+    return SL_OK;
 }
 
 /* ---- the three forms ---- */
@@ -302,7 +316,7 @@ sl_status sl_request_parse(const char *line, size_t n_bytes, uint64_t line_numbe
     if (format == SL_FORMAT_AUTO)
         return SL_FAIL(SL_ERR_ARG, "line %" PRIu64 ": the format must be known", line_number);
     sl_request request;
-    SL_TRY(init_request(line_number, defaults, &request));
+    SL_TRY(sl_request_init(line_number, defaults, &request));
     trim_line(&line, &n_bytes);
 
     reading r = {.request = &request, .st = SL_OK};

@@ -20,6 +20,13 @@ const char *sl_format_name(sl_job_format format); /* "auto", "openai", "jsonl", 
 
 enum { SL_MAX_PROMPTS = 1 << 20 }; /* prompts of one line */
 
+/* What answers a request. */
+typedef enum {
+    SL_ANSWER_LINE,       /* a line of OpenAI's batch output around a completion */
+    SL_ANSWER_COMPLETION, /* the completion object alone */
+    SL_ANSWER_CHAT        /* a chat completion object alone */
+} sl_answer_form;
+
 /* Text or token ids, as it came. */
 typedef struct {
     sl_string text; /* text.bytes NULL: the prompt is ids */
@@ -28,11 +35,14 @@ typedef struct {
 } sl_prompt;
 
 typedef struct {
-    uint64_t line;       /* of the input, from 1 */
+    uint64_t line;       /* of the input, from 1; elsewhere a number that no other request has */
     sl_string custom_id; /* the line's own, or "line-N" */
     int n_prompts;       /* >= 1 unless error */
     sl_prompt *prompts;  /* [n_prompts], owned */
     sl_params params;
+    sl_answer_form form;
+    int stream;             /* 1: the answer is sent in pieces; never a line's */
+    int include_usage;      /* 1: the last piece counts the tokens */
     sl_request_error error; /* status_code 0: a valid request */
 } sl_request;
 
@@ -54,6 +64,18 @@ sl_status sl_request_parse(const char *line, size_t n_bytes, uint64_t line_numbe
 
 /* A request that only says what is wrong with line `line_number`.  Errors: SL_ERR_NOMEM. */
 sl_status sl_request_refused_line(uint64_t line_number, const char *message, sl_request *out);
+
+/* A request without prompts and without an error, to be filled in from elsewhere.
+ * Errors: SL_ERR_NOMEM. */
+sl_status sl_request_init(uint64_t number, const sl_params *defaults, sl_request *out);
+
+/* Reads `prompt`, as in a body, into a request that has none.  A value that is no prompt is SL_OK
+ * with request->error set.  Errors: SL_ERR_NOMEM. */
+sl_status sl_request_read_prompt(const json_t *prompt, sl_request *request);
+
+/* Makes `ids` ([n], n >= 1, malloc'ed) the only prompt of a request that has none; they are taken
+ * over on success.  Errors: SL_ERR_NOMEM. */
+sl_status sl_request_take_ids(int32_t *ids, int n, sl_request *request);
 
 void sl_request_free(sl_request *request);
 

@@ -6,16 +6,14 @@
 #include <string.h>
 
 #include "base/rng.h"
-
-enum { NAME_BYTES = 320 }; /* of a token's name in log-probabilities */
+#include "job/result_parts.h"
 
 /* ---- ids ---- */
 
-typedef enum { ID_BATCH, ID_REQUEST, ID_COMPLETION } id_kind;
-
-/* "batch_req_" and 24 hexadecimal digits that hang on seed, line and kind alone. */
-static void append_id(sl_json_text *out, id_kind kind, uint64_t seed, uint64_t line) {
-    static const char *const prefixes[] = {"batch_req_", "req_", "cmpl-"};
+void sl_result_id(const sl_result_job *job, uint64_t line, sl_result_id_kind kind,
+                  sl_json_text *out) {
+    static const char *const prefixes[] = {"batch_req_", "req_", "cmpl-", "chatcmpl-"};
+    const uint64_t seed = job->seed;
     const uint64_t key = sl_rng_at(seed, line);
     char id[64];
     snprintf(id, sizeof id, "\"%s%016" PRIx64 "%08" PRIx32 "\"", prefixes[kind],
@@ -26,39 +24,37 @@ static void append_id(sl_json_text *out, id_kind kind, uint64_t seed, uint64_t l
 
 uint64_t sl_result_key(uint64_t seed, uint64_t line) {
     /* Counters are hashed one to one, twice over: no two lines have the same. */
-    return sl_rng_at(sl_rng_at(seed, line), 2 * (uint64_t)ID_BATCH);
+    return sl_rng_at(sl_rng_at(seed, line), 2 * (uint64_t)SL_ID_BATCH);
 }
 
 static void begin_line(const sl_result_job *job, const sl_request *request, int status_code,
                        sl_json_text *out) {
     sl_json_raw(out, "{\"id\": ");
-    append_id(out, ID_BATCH, job->seed, request->line);
+    sl_result_id(job, request->line, SL_ID_BATCH, out);
     sl_json_raw(out, ", \"custom_id\": ");
     sl_json_string(out, request->custom_id.bytes, request->custom_id.n_bytes);
     sl_json_raw(out, ", \"response\": {\"status_code\": ");
     sl_json_int(out, status_code);
     sl_json_raw(out, ", \"request_id\": ");
-    append_id(out, ID_REQUEST, job->seed, request->line);
-    sl_json_raw(out, ", \"body\": {");
+    sl_result_id(job, request->line, SL_ID_REQUEST, out);
+    sl_json_raw(out, ", \"body\": ");
 }
 
 static void end_line(sl_json_text *out) {
-    sl_json_raw(out, "}}, \"error\": null}\n");
+    sl_json_raw(out, "}, \"error\": null}\n");
 }
 
 /* ---- log-probabilities ---- */
 
-/* {"token": log-probability, ...}: the alternatives, highest first, and always the token itself.
- * Two ids may have the same name; the higher one keeps it. */
-static void append_top(const sl_result_job *job, const sl_choice *choice, int n_top,
-                       sl_json_text *out) {
-    char names[SL_MAX_LOGPROBS + 1][NAME_BYTES];
+void sl_result_top(const sl_result_job *job, const sl_choice *choice, int most, sl_json_text *out) {
+    char names[SL_MAX_LOGPROBS + 1][SL_TOKEN_NAME_BYTES];
+    const int n_top = choice->n_top < most ? choice->n_top : most;
     int n = 0;
     sl_json_raw(out, "{");
     for (int i = 0; i <= n_top; i++) {
         const int32_t id = i < n_top ? choice->top[i].id : choice->id;
         const float logprob = id == choice->id ? choice->logprob : choice->top[i].logprob;
-        sl_tokenizer_display(job->tokenizer, id, names[n], NAME_BYTES);
+        sl_tokenizer_display(job->tokenizer, id, names[n], SL_TOKEN_NAME_BYTES);
         int seen = 0;
         for (int k = 0; k < n && !seen; k++) seen = strcmp(names[k], names[n]) == 0;
         if (seen) continue;
@@ -93,7 +89,7 @@ typedef struct {
 typedef void (*append_entry)(const writing *w, const entry *e, sl_json_text *out);
 
 static void append_name(const writing *w, const entry *e, sl_json_text *out) {
-    char name[NAME_BYTES];
+    char name[SL_TOKEN_NAME_BYTES];
     sl_json_cstring(out, sl_tokenizer_display(w->job->tokenizer, e->token->id, name, sizeof name));
 }
 
@@ -110,8 +106,7 @@ static void append_alternatives(const writing *w, const entry *e, sl_json_text *
     if (e->unscored) {
         sl_json_raw(out, "null");
     } else {
-        const int most = w->params->logprobs;
-        append_top(w->job, e->token, e->token->n_top < most ? e->token->n_top : most, out);
+        sl_result_top(w->job, e->token, w->params->logprobs, out);
     }
 }
 
@@ -163,9 +158,9 @@ static void append_logprobs(const writing *w, sl_json_text *out) {
 
 /* ---- choices ---- */
 
-static const char *finish_reason(const writing *w) {
-    const int stopped = w->text && sl_choice_text_is_stopped(w->text);
-    return stopped || w->choice->finish == SL_FINISH_STOP ? "stop" : "length";
+const char *sl_result_finish(const sl_engine_choice *choice, const sl_choice_text *text) {
+    const int stopped = text && sl_choice_text_is_stopped(text);
+    return stopped || choice->finish == SL_FINISH_STOP ? "stop" : "length";
 }
 
 static void append_text(const writing *w, sl_json_text *out) {
@@ -200,7 +195,7 @@ static void append_choice(const writing *w, int64_t index, sl_json_text *out) {
     sl_json_raw(out, ", \"logprobs\": ");
     append_logprobs(w, out);
     sl_json_raw(out, ", \"finish_reason\": ");
-    sl_json_cstring(out, finish_reason(w));
+    sl_json_cstring(out, sl_result_finish(w->choice, w->text));
     /* Without a tokenizer the ids are all there is to know. */
     if (w->params->return_token_ids || !w->job->tokenizer) append_ids(w, out);
     sl_json_raw(out, "}");
@@ -312,8 +307,7 @@ fail:
     return st;
 }
 
-static void append_usage(const sl_request *request, const sl_result_part *parts,
-                         sl_json_text *out) {
+void sl_result_usage(const sl_request *request, const sl_result_part *parts, sl_json_text *out) {
     int64_t n_prompt = 0, n_generated = 0;
     for (int p = 0; p < request->n_prompts; p++) {
         n_prompt += parts[p].result->n_prompt;
@@ -329,11 +323,11 @@ static void append_usage(const sl_request *request, const sl_result_part *parts,
     sl_json_raw(out, "}");
 }
 
-sl_status sl_result_answer(const sl_result_job *job, const sl_request *request,
-                           const sl_result_part *parts, int64_t created, sl_json_text *out) {
-    begin_line(job, request, 200, out);
-    sl_json_raw(out, "\"id\": ");
-    append_id(out, ID_COMPLETION, job->seed, request->line);
+static sl_status append_completion(const sl_result_job *job, const sl_request *request,
+                                   const sl_result_part *parts, int64_t created,
+                                   sl_json_text *out) {
+    sl_json_raw(out, "{\"id\": ");
+    sl_result_id(job, request->line, SL_ID_COMPLETION, out);
     sl_json_raw(out, ", \"object\": \"text_completion\", \"created\": ");
     sl_json_int(out, created);
     sl_json_raw(out, ", \"model\": ");
@@ -342,20 +336,69 @@ sl_status sl_result_answer(const sl_result_job *job, const sl_request *request,
     for (int p = 0; p < request->n_prompts; p++)
         SL_TRY(append_prompt(job, request, p, &parts[p], out));
     sl_json_raw(out, "], ");
-    append_usage(request, parts, out);
-    end_line(out);
+    sl_result_usage(request, parts, out);
+    sl_json_raw(out, "}");
+    return SL_OK;
+}
+
+sl_status sl_result_answer(const sl_result_job *job, const sl_request *request,
+                           const sl_result_part *parts, int64_t created, sl_json_text *out) {
+    if (request->form == SL_ANSWER_LINE) begin_line(job, request, 200, out);
+    if (request->form == SL_ANSWER_CHAT) {
+        sl_result_chat(job, request, parts, created, out);
+    } else {
+        SL_TRY(append_completion(job, request, parts, created, out));
+    }
+    if (request->form == SL_ANSWER_LINE) end_line(out);
     return sl_json_status(out);
+}
+
+/* ---- errors ---- */
+
+/* The words that clients of the API know, by HTTP status. */
+static const struct {
+    int status;
+    const char *type, *code;
+} error_kinds[] = {
+    {400, "invalid_request_error", NULL},
+    {401, "authentication_error", "invalid_api_key"},
+    {404, "invalid_request_error", "not_found"},
+    {405, "invalid_request_error", "method_not_allowed"},
+    {413, "invalid_request_error", "body_too_large"},
+    {429, "rate_limit_error", "queue_full"},
+    {500, "server_error", "internal_error"},
+    {503, "server_error", "unavailable"},
+};
+
+void sl_result_error(int status_code, const char *message, const char *param, sl_json_text *out) {
+    size_t k = sizeof error_kinds / sizeof error_kinds[0] - 1;
+    while (k > 0 && error_kinds[k].status != status_code) k--;
+    sl_json_raw(out, "{\"error\": {\"message\": ");
+    sl_json_cstring(out, message);
+    sl_json_raw(out, ", \"type\": ");
+    sl_json_cstring(out, error_kinds[k].type);
+    sl_json_raw(out, ", \"param\": ");
+    sl_json_cstring(out, param && param[0] ? param : NULL);
+    sl_json_raw(out, ", \"code\": ");
+    sl_json_cstring(out, error_kinds[k].code);
+    sl_json_raw(out, "}}");
+}
+
+/* Whoever sent a single request knows no line numbers. */
+static const char *message_without_line(const sl_request *request) {
+    char lead[40];
+    const int n = snprintf(lead, sizeof lead, "line %" PRIu64 ": ", request->line);
+    const char *message = request->error.message;
+    return strncmp(message, lead, (size_t)n) == 0 ? message + n : message;
 }
 
 sl_status sl_result_refusal(const sl_result_job *job, const sl_request *request,
                             sl_json_text *out) {
     const sl_request_error *error = &request->error;
-    begin_line(job, request, error->status_code, out);
-    sl_json_raw(out, "\"error\": {\"message\": ");
-    sl_json_cstring(out, error->message);
-    sl_json_raw(out, ", \"type\": \"invalid_request_error\", \"param\": ");
-    sl_json_cstring(out, error->param[0] ? error->param : NULL);
-    sl_json_raw(out, ", \"code\": null}");
-    end_line(out);
+    const int is_line = request->form == SL_ANSWER_LINE;
+    if (is_line) begin_line(job, request, error->status_code, out);
+    sl_result_error(error->status_code, is_line ? error->message : message_without_line(request),
+                    error->param, out);
+    if (is_line) end_line(out);
     return sl_json_status(out);
 }

@@ -1,4 +1,4 @@
-/* result.h - result lines in the form of OpenAI's batch output.
+/* result.h - answers: lines of OpenAI's batch output, or the objects in them alone.
  *
  * An answered request is a completion object in a 200 response; a refused one is an error object in
  * a 400 response (FORMATS sections 1 and 2).  The same results give the same bytes, `created`
@@ -34,7 +34,7 @@ typedef struct {
 /* The first 64 bits of the id of the result of line `line`: different for every line of a job. */
 uint64_t sl_result_key(uint64_t seed, uint64_t line);
 
-/* Appends the line that answers `request` to *out, '\n' included.
+/* Appends what answers `request` to *out, in the request's form; a line includes its '\n'.
  *   parts    [request->n_prompts], in prompt order
  *   created  seconds since 1970
  * Choices are numbered prompt * n + choice.  With best_of, the n choices of each prompt with the
@@ -43,7 +43,12 @@ uint64_t sl_result_key(uint64_t seed, uint64_t line);
 sl_status sl_result_answer(const sl_result_job *job, const sl_request *request,
                            const sl_result_part *parts, int64_t created, sl_json_text *out);
 
-/* Appends the line that refuses `request` for request->error.  Errors: SL_ERR_NOMEM. */
+/* Appends what refuses `request` for request->error, in the request's form.
+ * Errors: SL_ERR_NOMEM. */
 sl_status sl_result_refusal(const sl_result_job *job, const sl_request *request, sl_json_text *out);
+
+/* Appends the API's error object; type and code follow from the HTTP status.  `param`, the field at
+ * fault, may be NULL or "". */
+void sl_result_error(int status_code, const char *message, const char *param, sl_json_text *out);
 
 #endif

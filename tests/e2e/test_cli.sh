@@ -29,10 +29,10 @@ silent() { [ ! -s "$1" ] || fail "$1 is not empty"; }
 # ---- help and version ----
 
 expect 0 "$sluice" --help
-for command in run bench plan inspect version; do
+for command in run serve bench plan inspect version; do
     says out "$command"
 done
-for command in run bench plan inspect version; do
+for command in run serve bench plan inspect version; do
     expect 0 "$sluice" "$command" --help
     says out "Usage: sluice $command"
     silent err
@@ -43,6 +43,14 @@ for option in model input output overwrite resume no-resume format order max-tok
     micro-batch num-micro-batches max-rows blocks-in-flight max-context weights cache cpu-mem threads seed \
     layers metrics-json trace quiet; do
     says out "--$option"
+done
+expect 0 "$sluice" serve --help
+for option in model name host port token-file max-tokens max-body max-queue request-timeout idle-timeout drain \
+    micro-batch cpu-mem weights cache threads seed metrics-json quiet; do
+    says out "--$option"
+done
+for route in /v1/completions /v1/chat/completions /v1/models /tokenize /detokenize /health /metrics; do
+    says out "$route"
 done
 expect 0 "$sluice" version
 says out "sluice "
@@ -66,6 +74,12 @@ expect 2 "$sluice" run --model "$model" --order random
 says err "expected one of input, finish"
 expect 2 "$sluice" run --model "$model" extra
 says err '"extra"'
+expect 2 "$sluice" serve
+says err "--model: not given"
+expect 2 "$sluice" serve --model "$model" --port 65536
+says err "--port"
+expect 1 "$sluice" serve --model "$model" --token-file missing-token
+says err "missing-token"
 expect 2 "$sluice" inspect
 says err "usage: sluice inspect MODEL"
 expect 2 "$sluice" inspect dummy:opt-31b

@@ -158,6 +158,27 @@ static void stop_string_is_kept_when_asked_for(void **state) {
     end(&c);
 }
 
+static void text_that_may_become_a_stop_string_is_not_settled(void **state) {
+    (void)state;
+    choice c;
+    begin(&c, "gpt2", "x");
+    set_stop(&c, "abca!");
+    set_stop(&c, "ca?");
+    assert_int_equal(sl_choice_text_settled(c.text), 0);
+    push_text(&c, "Nabc");
+    assert_int_equal(sl_choice_text_settled(c.text), 1); /* "abc" and "c" are beginnings */
+    push_text(&c, "a");
+    assert_int_equal(sl_choice_text_settled(c.text), 1);
+    push_text(&c, "b");
+    assert_int_equal(sl_choice_text_settled(c.text), 4); /* "ab" is left of them */
+    push_text(&c, "ca?");
+    assert_int_equal(sl_choice_text_is_stopped(c.text), 1);
+    assert_int_equal(sl_choice_text_settled(c.text), 6);
+    assert_int_equal(sl_choice_text_count(c.text), c.n_tokens);
+    assert_text(&c, "Nabcab");
+    end(&c);
+}
+
 static void first_of_several_stop_strings_counts(void **state) {
     (void)state;
     choice c;
@@ -280,6 +301,7 @@ int main(void) {
         cmocka_unit_test(text_after_any_prompt_continues_it),
         cmocka_unit_test(stop_string_across_tokens_ends_the_text_before_it),
         cmocka_unit_test(stop_string_is_kept_when_asked_for),
+        cmocka_unit_test(text_that_may_become_a_stop_string_is_not_settled),
         cmocka_unit_test(first_of_several_stop_strings_counts),
         cmocka_unit_test(stop_string_in_the_prompt_does_not_count),
         cmocka_unit_test(min_tokens_hold_stop_strings_back),

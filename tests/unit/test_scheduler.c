@@ -123,7 +123,8 @@ static void compute(fake_rank *r, const sl_buffer *message, sl_block_result *res
 typedef struct {
     int32_t prompt[MAX_CONTEXT];
     sl_engine_request ask;
-    int n_done;
+    uint64_t id;
+    int n_done, cancelled;
 } test_request;
 
 static void make_request(test_request *t, sl_rng *rng, int number) {
@@ -149,13 +150,13 @@ static int is_stop(const sl_engine_request *r, int32_t id) {
     return 0;
 }
 
-/* The result must be what the sequence alone would give. */
+/* The result must be what the sequence alone would give, or the beginning of it. */
 static void check_result(const sl_engine_result *res) {
     const test_request *t = res->user;
     int32_t token[2 * MAX_CONTEXT];
     assert_int_equal(res->n_choices, t->ask.n);
     assert_int_equal(res->prompt_scores != NULL, t->ask.echo_logprobs);
-    for (int i = 1; t->ask.echo_logprobs && i < t->ask.n_prompt; i++) {
+    for (int i = 1; t->ask.echo_logprobs && i < t->ask.n_prompt && !t->cancelled; i++) {
         assert_int_equal(res->prompt_scores[i].id, t->prompt[i]);
         assert_true(res->prompt_scores[i].logprob == -(float)i);
     }
@@ -163,7 +164,10 @@ static void check_result(const sl_engine_result *res) {
         memcpy(token, t->prompt, sizeof t->prompt);
         const uint64_t key = sl_rng_at(t->ask.sampling.key, (uint64_t)c);
         int n = 0, stopped = 0;
-        while (n < t->ask.max_tokens && !stopped) {
+        const int cut = res->choices[c].finish == SL_FINISH_CANCELLED;
+        const int most = cut ? res->choices[c].n_tokens : t->ask.max_tokens;
+        assert_true(t->cancelled || !cut);
+        while (n < most && !stopped) {
             const int at = t->ask.n_prompt + n;
             token[at] = next_token(key, token, at);
             assert_true(n < res->choices[c].n_tokens);
@@ -172,12 +176,22 @@ static void check_result(const sl_engine_result *res) {
             n++;
         }
         assert_int_equal(res->choices[c].n_tokens, n);
-        assert_int_equal(res->choices[c].finish, stopped ? SL_FINISH_STOP : SL_FINISH_LENGTH);
+        if (!cut)
+            assert_int_equal(res->choices[c].finish, stopped ? SL_FINISH_STOP : SL_FINISH_LENGTH);
     }
 }
 
+/* Cancels a request now and then, whether it waits, runs, or is over. */
+static void cancel_some(sl_scheduler *sched, test_request *request, int n_submitted, sl_rng *rng) {
+    if (sl_rng_below(rng, 4) > 0) return;
+    const int back = (int)sl_rng_below(rng, 12);
+    test_request *t = &request[n_submitted > back ? n_submitted - 1 - back : 0];
+    t->cancelled = 1;
+    sl_scheduler_cancel(sched, t->id);
+}
+
 /* Runs `n` random requests through a pipeline in which results come back `lag` blocks late. */
-static void run_all(const sl_scheduler_options *o, int n, int lag, uint64_t seed) {
+static void run_all(const sl_scheduler_options *o, int n, int lag, uint64_t seed, int cancels) {
     sl_rng rng = {seed, 0};
     sl_scheduler *sched = NULL;
     fake_rank rank;
@@ -190,11 +204,12 @@ static void run_all(const sl_scheduler_options *o, int n, int lag, uint64_t seed
     sl_buffer message = {0};
     while (n_done < n) {
         while (n_submitted < n && sl_scheduler_n_queued(sched) < 3) {
-            uint64_t id;
-            make_request(&request[n_submitted], &rng, n_submitted);
-            assert_int_equal(sl_scheduler_submit(sched, &request[n_submitted].ask, &id), SL_OK);
+            test_request *t = &request[n_submitted];
+            make_request(t, &rng, n_submitted);
+            assert_int_equal(sl_scheduler_submit(sched, &t->ask, &t->id), SL_OK);
             n_submitted++;
         }
+        if (cancels) cancel_some(sched, request, n_submitted, &rng);
         int formed, has_prefill;
         assert_int_equal(sl_scheduler_form(sched, &block, &formed, &has_prefill), SL_OK);
         if (formed) {
@@ -246,7 +261,8 @@ static void random_requests_get_what_they_would_get_alone(void **state) {
             const int n_pages =
                 tight ? MAX_CONTEXT / SL_PAGE_TOKENS + 1 : seats * MAX_CONTEXT / SL_PAGE_TOKENS;
             o.n_pages[SL_TIER_GPU] = n_pages;
-            run_all(&o, 150, o.n_block_slots - 1, 100 + i);
+            run_all(&o, 150, o.n_block_slots - 1, 100 + i, 0);
+            run_all(&o, 150, o.n_block_slots - 1, 200 + i, 1);
             /* The same with homes mixed in every micro-batch. */
             const sl_shares shares = {{.3, .4, .3}};
             sl_seat *home = calloc((size_t)seats, sizeof *home);
@@ -254,7 +270,8 @@ static void random_requests_get_what_they_would_get_alone(void **state) {
                             home);
             o.seats = home;
             for (int t = 0; t < SL_TIER_COUNT; t++) o.n_pages[t] = n_pages;
-            run_all(&o, 150, o.n_block_slots - 1, 100 + i);
+            run_all(&o, 150, o.n_block_slots - 1, 100 + i, 0);
+            run_all(&o, 150, o.n_block_slots - 1, 200 + i, 1);
             free(home);
         }
     }
