@@ -3,8 +3,8 @@
  * G16: one H100 whose memory is capped to 16 GiB, 16 cores of Sapphire Rapids.  Links, host memory
  * and disk are rates that were measured there alone.  Attention on the host is what the jobs below
  * reached with 15 threads beside copies.  Products and attention on the device follow bench_cuda's
- * times where it has them; products of 512 rows and more in 4 bits, memory_bps, layer_s, sweep_s and
- * host_job_s are estimates that agree with the jobs.
+ * times where it has them; products of 512 rows and more in 4 bits, memory_bps, layer_s, sweep_s
+ * and host_job_s are estimates that agree with the jobs.
  */
 #ifndef SL_TESTS_POLICY_FIXTURE_H
 #define SL_TESTS_POLICY_FIXTURE_H
