@@ -23,7 +23,7 @@
  * packed, a difference in the last bit can move a code by one: a 15th of the group's range at 4
  * bits. */
 static float tolerance_of(sl_dtype cache) {
-    return cache == SL_DTYPE_Q4G64 ? 0.4f : 0.025f;
+    return cache == SL_DTYPE_Q4G64 ? 0.2f : 0.025f;
 }
 
 static char *disk_dir;
