@@ -48,13 +48,30 @@ sl_status placement_run(const char *model, const placement *p, sl_dtype weights,
                         const char *disk_dir, const placement_parts *parts, int has_device,
                         placement_outcome *out);
 
+/* How far outcomes that should be equal lie apart. */
+typedef struct {
+    float largest;   /* difference of log-probabilities of equal tokens */
+    float margin;    /* of the best two, where another token was chosen */
+    double sum;      /* of those differences */
+    int n, n_turned; /* tokens compared; requests in which another token was chosen */
+} placement_drift;
+
+/* The largest difference of log-probabilities that rounding makes where activations are f16: their
+ * 11 bits, on logits of the order of 10.  Where keys and values are packed, a difference in the
+ * last bit of one can move its code by one: a 15th of its group's range at 4 bits, which in models
+ * as small as these reaches far.  test_rounding shows what rounding alone does. */
+float placement_tolerance(sl_dtype cache);
+
 /* Compares token by token, each request up to the first token that differs.  Log-probabilities of
- * equal tokens must agree within `tolerance`, and tokens may differ only where the best two of
- * `expected` were within twice of it.
+ * equal tokens must agree within `tolerance`, and within a third of it on average, and tokens may
+ * differ only where the best two of `expected` were within twice of it.
  * Returns the number of tokens compared; -1, said on stderr, where that does not hold.
- * *largest: raised to the largest difference of log-probabilities seen. */
+ * drift: takes up what was seen. */
 int placement_compare(const char *what, const placement_outcome *found,
-                      const placement_outcome *expected, float tolerance, float *largest);
+                      const placement_outcome *expected, float tolerance, placement_drift *drift);
+
+/* "mean 0.01, largest 0.1, 2 turned at margins up to 0.05", for a report. */
+const char *placement_drift_text(const placement_drift *drift, char *text, size_t size);
 
 /* Whether two outcomes are the same to the bit. */
 int placement_same(const placement_outcome *a, const placement_outcome *b);

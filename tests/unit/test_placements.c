@@ -83,7 +83,7 @@ static void check_traffic(const placement *p, const placement_outcome *o, int ha
 
 static void every_placement(const placement_parts *parts, int has_device) {
     int n_compared = 0, n_all = 0;
-    float largest[N_PLACEMENT_PRECISIONS] = {0};
+    placement_drift drift[N_PLACEMENT_PRECISIONS] = {{0}};
     for (int m = 0; m < N_MODELS; m++) {
         for (int d = 0; d < N_PLACEMENT_PRECISIONS; d++) {
             const sl_dtype *precision = placement_precisions[d];
@@ -103,7 +103,7 @@ static void every_placement(const placement_parts *parts, int has_device) {
                                   parts, has_device, &placed) != SL_OK)
                     fail_msg("%s: %s", what, sl_error_message());
                 const int n =
-                    placement_compare(what, &placed, &all, tolerance_of(precision[1]), &largest[d]);
+                    placement_compare(what, &placed, &all, tolerance_of(precision[1]), &drift[d]);
                 if (n < 0) fail();
                 n_compared += n;
                 n_all += PLACEMENT_REQUESTS * PLACEMENT_TOKENS;
@@ -112,7 +112,8 @@ static void every_placement(const placement_parts *parts, int has_device) {
         }
     }
     printf("log-probabilities differ by up to %g (f16), %g (q8), %g (q4), %g (q4, f16)\n",
-           (double)largest[0], (double)largest[1], (double)largest[2], (double)largest[3]);
+           (double)drift[0].largest, (double)drift[1].largest, (double)drift[2].largest,
+           (double)drift[3].largest);
     assert_true(n_compared > n_all * 9 / 10); /* few places are close */
 }
 
