@@ -69,8 +69,10 @@ sl_status sl_measure_time(const sl_measure *m, sl_measure_work *work, void *cont
     const double sample_s = m->opt->sample_s;
     double s[3];
     int run = 0, n = 1;
-    SL_TRY(time_batch(m, work, context, &run, 1, &s[0])); /* warms up */
-    if (s[0] < sample_s) SL_TRY(time_batch(m, work, context, &run, 1, &s[0]));
+    /* The first may load code and choose kernels: a tenth of a second where the work is a
+     * microsecond. */
+    SL_TRY(time_batch(m, work, context, &run, 1, &s[0]));
+    if (s[0] < fmax(10.0 * sample_s, 1.0)) SL_TRY(time_batch(m, work, context, &run, 1, &s[0]));
     while (s[0] < sample_s / 4 && n < MOST) {
         const double factor = s[0] > 0.0 ? sample_s / 3 / s[0] : 8.0;
         n = factor < 8.0 ? (int)(n * fmax(factor, 1.5)) + 1 : n * 8;

@@ -59,7 +59,7 @@ int main(int argc, char **argv) {
     void *device = NULL, *host = NULL;
     check(sl_cuda_backend_open(&options, &be));
     check(sl_tier_open_cpu((size_t)3 << 30, &cpu));
-    const sl_pinned_from from = {cpu, be, be->ops->device};
+    const sl_pinned_from from = {cpu, be, be->ops->device, NULL};
     check(be->ops->device->take(be, 2 * (size_t)ROUND_BYTES, "copies", &device));
     check(sl_pinned_take(&from, 2 * (size_t)ROUND_BYTES, "copies", &host));
     memset(host, 1, 2 * (size_t)ROUND_BYTES);
