@@ -187,6 +187,12 @@ static sl_status timed_attend(sl_backend *be, void *out, const void *q, int ldq,
     TIMED(OP_ATTEND, attend(be, out, q, ldq, n_heads, cache, scale, window, rows));
 }
 
+static sl_status timed_attend_sparse(sl_backend *be, void *out, const void *q, int ldq, int n_heads,
+                                     const sl_kv_view *cache, float scale, int window,
+                                     float sparsity, const sl_rows *rows) {
+    TIMED(OP_ATTEND, attend_sparse(be, out, q, ldq, n_heads, cache, scale, window, sparsity, rows));
+}
+
 static sl_status timed_activate(sl_backend *be, void *y, const void *g, const void *u, int ld,
                                 sl_activation act, int n_rows, int n_cols) {
     TIMED(OP_ACTIVATE, activate(be, y, g, u, ld, act, n_rows, n_cols));
@@ -220,7 +226,7 @@ static void timed_close(sl_backend *be) {
 }
 
 /* An operator that is not covered would take the wrapper for the state of the backend itself. */
-_Static_assert(sizeof(sl_backend_ops) == 19 * sizeof(void *), "a new operator");
+_Static_assert(sizeof(sl_backend_ops) == 21 * sizeof(void *), "a new operator");
 
 static void timed_open(timed_backend *t, sl_backend *inner) {
     *t = (timed_backend){.inner = inner, .ops = *inner->ops};
@@ -234,6 +240,7 @@ static void timed_open(timed_backend *t, sl_backend *inner) {
     t->ops.rope = timed_rope;
     t->ops.kv_append = timed_kv_append;
     t->ops.attend = timed_attend;
+    t->ops.attend_sparse = timed_attend_sparse;
     t->ops.activate = timed_activate;
     t->ops.add = timed_add;
     t->ops.gather = timed_gather;
