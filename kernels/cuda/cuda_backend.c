@@ -324,6 +324,9 @@ sl_status sl_cuda_backend_open(const sl_cuda_options *options, sl_backend **out)
     if (!cuda) return SL_FAIL(SL_ERR_NOMEM, "cuda backend: out of host memory");
     cuda->base.ops = &cuda_ops;
     cuda->device = o->device;
+    SL_GO(SL_CUDA(
+        cudaDeviceGetAttribute(&cuda->n_processors, cudaDevAttrMultiProcessorCount, o->device),
+        "count processors"));
     cuda->max_rows = o->max_rows;
     cuda->max_pages = o->max_pages;
     cuda->n_bound = o->n_bound;

@@ -72,34 +72,110 @@ static sl_status multiply_f16(sl_cuda *cuda, const sl_cuda_product *out, const v
     return sl_cuda_add_bias(out->y, out->ldy, out->is_f32, out->bias, n, w->n_rows, stream);
 }
 
-/* Makes as many rows f16 at a time as the buffer holds, and multiplies with those. */
+int sl_cuda_chunk_rows(int n, int m, int fit, int n_processors) {
+    /* Outputs of a tile, whatever its form, for n rows: tiles are 128 by 256. */
+    enum { TILE = 128 };
+    if (m <= fit) return m;
+    if (fit <= TILE) return fit;
+    const int64_t high = (n + TILE - 1) / TILE;
+    const int most = fit / TILE * TILE;
+    int best = most;
+    int64_t best_waves = INT64_MAX;
+    for (int count = most; count >= TILE && 2 * count > most; count -= TILE) {
+        const int64_t tiles = high * (count / TILE), rest = m % count;
+        const int64_t rest_tiles = high * ((rest + TILE - 1) / TILE), at_once = 2 * n_processors;
+        const int64_t waves =
+            m / count * ((tiles + at_once - 1) / at_once) + (rest_tiles + at_once - 1) / at_once;
+        if (waves >= best_waves) continue;
+        best_waves = waves;
+        best = count;
+    }
+    return best;
+}
+
+/* Writes outputs [first, first + count) of w as f16, [count, cols]. */
+static sl_status unpack_outputs(sl_cuda *cuda, const sl_weight *w, int first, int count,
+                                size_t row_bytes) {
+    for (int s = 0, next; s < w->n_slabs; s = next) {
+        const sl_slab *slab = &w->slabs[s];
+        int rows;
+        next = sl_cuda_next_run(w, s, &rows);
+        const int from = first > slab->row0 ? first : slab->row0;
+        const int to = first + count < slab->row0 + rows ? first + count : slab->row0 + rows;
+        if (from >= to) continue;
+        char *at = (char *)cuda->unpacked + (size_t)(from - first) * row_bytes;
+        const sl_cuda_matrix packed = {(const char *)slab->data +
+                                           (size_t)(from - slab->row0) * slab->row_bytes,
+                                       slab->dtype, slab->row_bytes, to - from, w->cols};
+        if (sl_dtype_group_bits(slab->dtype))
+            SL_TRY(sl_cuda_unpack(at, &packed, sl_cuda_compute(cuda)));
+        else
+            SL_TRY(sl_cuda_to_f16(at, packed.data, slab->dtype,
+                                  (size_t)(to - from) * (size_t)w->cols, sl_cuda_compute(cuda)));
+    }
+    return SL_OK;
+}
+
+/* Makes as many outputs f16 at a time as the buffer holds, from however many slabs they lie in, and
+ * multiplies with those. */
 static sl_status multiply_unpacked(sl_cuda *cuda, const sl_cuda_product *out, const void *x,
-                                   const sl_cuda_matrix *w, int n) {
-    const cudaStream_t stream = sl_cuda_compute(cuda);
+                                   const sl_weight *w, int n) {
     size_t row_bytes;
     SL_TRY(sl_dtype_row_bytes(SL_DTYPE_F16, w->cols, &row_bytes));
-    /* Whole tiles of outputs: the parts of y stay aligned, or cuBLAS gets eight times slower. */
-    enum { TILE = 128 };
-    size_t fit = cuda->unpack_bytes / row_bytes;
-    if (fit > TILE) fit -= fit % TILE;
+    const size_t fit = cuda->unpack_bytes / row_bytes;
     if (fit == 0)
         return SL_FAIL(SL_ERR_ARG, "linear: a row of %zu bytes in a buffer of %zu", row_bytes,
                        cuda->unpack_bytes);
-    for (int r = 0; r < w->n_rows;) {
-        const int left = w->n_rows - r, count = (size_t)left < fit ? left : (int)fit;
-        const sl_cuda_matrix packed = {(const char *)w->data + (size_t)r * w->row_bytes, w->dtype,
-                                       w->row_bytes, count, w->cols};
+    /* Whole tiles of outputs: the parts of y stay aligned, or cuBLAS gets eight times slower. */
+    const int step = sl_cuda_chunk_rows(n, w->rows, fit < (size_t)w->rows ? (int)fit : w->rows,
+                                        cuda->n_processors);
+    for (int r = 0; r < w->rows; r += step) {
+        const int count = w->rows - r < step ? w->rows - r : step;
         const sl_cuda_matrix plain = {cuda->unpacked, SL_DTYPE_F16, row_bytes, count, w->cols};
         sl_cuda_product part = *out;
         part.y = (char *)out->y + (size_t)r * (out->is_f32 ? sizeof(float) : sizeof(uint16_t));
         part.bias = out->bias ? out->bias + r : NULL;
-        if (sl_dtype_group_bits(w->dtype))
-            SL_TRY(sl_cuda_unpack(cuda->unpacked, &packed, stream));
-        else
-            SL_TRY(sl_cuda_to_f16(cuda->unpacked, packed.data, w->dtype,
-                                  (size_t)count * (size_t)w->cols, stream));
+        SL_TRY(unpack_outputs(cuda, w, r, count, row_bytes));
         SL_TRY(multiply_f16(cuda, &part, x, &plain, n));
-        r += count;
+    }
+    return SL_OK;
+}
+
+/* Whether all of w is to be unpacked before it multiplies n rows. */
+static int wants_unpacking(const sl_weight *w, const void *x, int n) {
+    for (int s = 0, next; s < w->n_slabs; s = next) {
+        const sl_slab *slab = &w->slabs[s];
+        int count;
+        next = sl_cuda_next_run(w, s, &count);
+        const sl_cuda_matrix matrix = {slab->data, slab->dtype, slab->row_bytes, count, w->cols};
+        if (slab->dtype == SL_DTYPE_F16 || sl_cuda_linear_few_takes(&matrix, x, n)) return 0;
+    }
+    return 1;
+}
+
+/* Each run of slabs by itself. */
+static sl_status multiply_runs(sl_cuda *cuda, const sl_cuda_product *whole, const void *x,
+                               const sl_weight *w, int n) {
+    for (int s = 0, next; s < w->n_slabs; s = next) {
+        const sl_slab *slab = &w->slabs[s];
+        int count;
+        next = sl_cuda_next_run(w, s, &count);
+        const sl_cuda_matrix matrix = {slab->data, slab->dtype, slab->row_bytes, count, w->cols};
+        sl_cuda_product out = *whole;
+        out.y = (char *)whole->y +
+                (size_t)slab->row0 * (whole->is_f32 ? sizeof(float) : sizeof(uint16_t));
+        out.bias = whole->bias ? whole->bias + slab->row0 : NULL;
+        if (slab->dtype == SL_DTYPE_F16) {
+            SL_TRY(multiply_f16(cuda, &out, x, &matrix, n));
+        } else if (sl_cuda_linear_few_takes(&matrix, x, n)) {
+            SL_TRY(sl_cuda_linear_few(&out, x, &matrix, n, cuda->unpacked, cuda->unpack_bytes,
+                                      sl_cuda_compute(cuda)));
+        } else {
+            sl_slab alone = *slab;
+            alone.row0 = 0, alone.n_rows = count;
+            const sl_weight part = {count, w->cols, 1, &alone};
+            SL_TRY(multiply_unpacked(cuda, &out, x, &part, n));
+        }
     }
     return SL_OK;
 }
@@ -113,23 +189,9 @@ static sl_status multiply(sl_cuda *cuda, const char *op, void *y, int ldy, int i
                        ldy);
     if (n_rows > 0 && (!y || !x)) return SL_FAIL(SL_ERR_ARG, "%s on a null buffer", op);
     if (n_rows == 0) return SL_OK;
-    for (int s = 0, next; s < w->n_slabs; s = next) {
-        const sl_slab *slab = &w->slabs[s];
-        int count;
-        next = sl_cuda_next_run(w, s, &count);
-        const sl_cuda_matrix matrix = {slab->data, slab->dtype, slab->row_bytes, count, w->cols};
-        const size_t offset = (size_t)slab->row0 * (is_f32 ? sizeof(float) : sizeof(uint16_t));
-        const sl_cuda_product out = {(char *)y + offset, ldy, is_f32, accumulate,
-                                     bias ? bias + slab->row0 : NULL};
-        if (slab->dtype == SL_DTYPE_F16)
-            SL_TRY(multiply_f16(cuda, &out, x, &matrix, n_rows));
-        else if (sl_cuda_linear_few_takes(&matrix, x, n_rows))
-            SL_TRY(sl_cuda_linear_few(&out, x, &matrix, n_rows, cuda->unpacked, cuda->unpack_bytes,
-                                      sl_cuda_compute(cuda)));
-        else
-            SL_TRY(multiply_unpacked(cuda, &out, x, &matrix, n_rows));
-    }
-    return SL_OK;
+    const sl_cuda_product out = {y, ldy, is_f32, accumulate, bias};
+    return wants_unpacking(w, x, n_rows) ? multiply_unpacked(cuda, &out, x, w, n_rows)
+                                         : multiply_runs(cuda, &out, x, w, n_rows);
 }
 
 sl_status sl_cuda_op_linear(sl_backend *be, void *y, int ldy, const void *x, const sl_weight *w,

@@ -28,7 +28,7 @@ typedef struct {
 
 typedef struct {
     sl_backend base; /* first: sl_backend * and sl_cuda * are the same address */
-    int device;
+    int device, n_processors;
     int max_rows, max_pages, n_bound;
     size_t unpack_bytes, attend_bytes;
     cudaStream_t stream[SL_STREAM_COUNT];
@@ -82,6 +82,9 @@ sl_status sl_cuda_op_logits(sl_backend *be, float *y, const void *x, const sl_we
 /* The run of slabs that begins at slab `first` and lies in one piece: same dtype, each behind the
  * one before.  Returns the number of the next slab. */
 int sl_cuda_next_run(const sl_weight *w, int first, int *n_rows_out);
+/* Outputs of m to unpack and multiply at a time where the buffer holds `fit`: as many as leave the
+ * processors' last wave of tiles fullest, for products of n rows.  In [1, min(m, fit)]. */
+int sl_cuda_chunk_rows(int n, int m, int fit, int n_processors);
 /* Errors: SL_ERR_ARG when slabs do not make up the matrix. */
 sl_status sl_cuda_check_weight(const char *op, const sl_weight *w);
 

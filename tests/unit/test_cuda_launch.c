@@ -15,6 +15,7 @@
 #include "cuda/cuda_linear.h"
 #include "cuda/cuda_norm.h"
 #include "cuda/cuda_pointwise.h"
+#include "cuda/cuda_state.h"
 
 static void refused(sl_status st, const char *words) {
     assert_int_equal(st, SL_ERR_ARG);
@@ -113,6 +114,22 @@ static void launch_without_a_gpu_is_a_device_error(void **state) {
     assert_null(be);
 }
 
+/* 132 processors take 264 tiles of 128 by 128, 2 each, at once: 16 by 36 tiles of 4608 outputs need
+ * three times, as 16 by 33 of 4224 need two. */
+static void chunks_of_a_product_fill_the_processors(void **state) {
+    (void)state;
+    assert_int_equal(sl_cuda_chunk_rows(2048, 28672, 4681, 132), 4224);
+    assert_int_equal(sl_cuda_chunk_rows(2048, 4000, 4681, 132), 4000); /* at once */
+    assert_int_equal(sl_cuda_chunk_rows(2048, 28672, 100, 132), 100);
+    for (int i = 0; i < 2000; i++) {
+        const int n = 1 + i * 7 % 5000, m = 1 + i * 131 % 40000, fit = 1 + i * 17 % 9000;
+        const int rows = sl_cuda_chunk_rows(n, m, fit, 1 + i % 150);
+        assert_in_range(rows, 1, m < fit ? m : fit);
+        assert_true(rows == m || rows == fit || rows % 128 == 0);
+        assert_true(rows == m || 2 * rows >= fit - 256);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(norm_refuses_empty_rows_and_bad_eps),
@@ -122,6 +139,7 @@ int main(void) {
         cmocka_unit_test(sampler_refuses_vocabularies_that_overflow),
         cmocka_unit_test(backend_refuses_options),
         cmocka_unit_test(launch_without_a_gpu_is_a_device_error),
+        cmocka_unit_test(chunks_of_a_product_fill_the_processors),
     };
     return cmocka_run_group_tests_name("cuda_launch", tests, NULL, NULL);
 }
