@@ -305,6 +305,14 @@ static sl_status report_run(const sl_setup *setup, const sl_job_counts *counts, 
     return sl_setup_agree(setup, st);
 }
 
+/* How many requests a plan has to expect, where the input says so. */
+static void expect_lines(const run_files *files, sl_workload *workload) {
+    const int64_t most = 1 << 30;
+    if (!files->resume || files->n_lines < 0) return;
+    const int64_t left = files->n_lines - (int64_t)sl_resume_n_written(files->resume);
+    workload->n_prompts = (int)(left < 1 ? 1 : left < most ? left : most);
+}
+
 static sl_status run(const sl_launch *launch, const void *options) {
     const run_options *o = options;
     sl_status st;
@@ -319,6 +327,7 @@ static sl_status run(const sl_launch *launch, const void *options) {
     SL_GO(find_what_is_left(&setup, o, &files, &left));
     const uint64_t n_refused_before = is_first ? sl_resume_n_refused(files.resume) : 0;
     if (left) {
+        expect_lines(&files, &setup.workload);
         SL_GO(sl_setup_open(&setup, 1, sl_job_on_token));
         catch_signals();
         const double start_s = sl_clock_s();

@@ -101,19 +101,32 @@ static int n_together(const sl_measured_shortage *s) {
     return n;
 }
 
+/* "1.20 GiB", "3.25 MiB"; with the space, or as options take it.  up: no less than it is. */
+static void add_bytes(text_buffer *t, double bytes, const char *space, int up) {
+    static const double mib = 1048576.0;
+    const int is_large = bytes >= 0.1 * GIB;
+    const double n = bytes / (is_large ? GIB : mib) * 100;
+    add(t, "%.2f%s%s", (up ? ceil(n) : n) / 100, space, is_large ? "GiB" : "MiB");
+}
+
 /* "the gpu memory lacks 1.20 GiB (needs 17.20 of 16.00 GiB)" and what would give it. */
 static void add_lacking(text_buffer *t, const sl_plan_problem *q, const sl_measured_shortage *s) {
     static const char *const names[] = {"GPU memory", "host memory", "disk space"};
     int n = 0;
     for (int i = 0; i < SL_TIER_COUNT; i++) {
         if (!is_short(s->alone_bytes[i])) continue;
-        add(t, "%s%s lacks %.2f GiB (%.2f of %.2f GiB)", n++ ? ", or " : "", names[i],
-            s->alone_bytes[i] / GIB, (s->alone_bytes[i] + q->budget_bytes[i]) / GIB,
-            q->budget_bytes[i] / GIB);
+        add(t, "%s%s lacks ", n++ ? ", or " : "", names[i]);
+        add_bytes(t, s->alone_bytes[i], " ", 0);
+        add(t, " (");
+        add_bytes(t, s->alone_bytes[i] + q->budget_bytes[i], " ", 0);
+        add(t, " of ");
+        add_bytes(t, q->budget_bytes[i], " ", 0);
+        add(t, ")");
     }
     for (int i = 0; i < SL_TIER_COUNT && (n == 0 || n_together(s) > 1); i++) {
         if (!is_short(s->together_bytes[i])) continue;
-        add(t, "%s%s lacks %.2f GiB", n++ ? ", and " : "", names[i], s->together_bytes[i] / GIB);
+        add(t, "%s%s lacks ", n++ ? ", and " : "", names[i]);
+        add_bytes(t, s->together_bytes[i], " ", 0);
     }
 }
 
@@ -126,14 +139,15 @@ static void add_help(text_buffer *t, const sl_plan_problem *q, const sl_measured
             best = i;
     add(t, ". What would help: ");
     if (best >= 0) {
-        const double bytes = s->alone_bytes[best] + q->budget_bytes[best];
-        add(t, "%s %.2fGiB", options[best], ceil(bytes / GIB * 100) / 100);
+        add(t, "%s ", options[best]);
+        add_bytes(t, s->alone_bytes[best] + q->budget_bytes[best], "", 1);
         n++;
     }
-    for (int i = 0; i < SL_TIER_COUNT && best < 0; i++)
-        if (is_short(s->together_bytes[i]))
-            add(t, "%s%s %.2fGiB", n++ ? " and " : "", options[i],
-                ceil((s->together_bytes[i] + q->budget_bytes[i]) / GIB * 100) / 100);
+    for (int i = 0; i < SL_TIER_COUNT && best < 0; i++) {
+        if (!is_short(s->together_bytes[i])) continue;
+        add(t, "%s%s ", n++ ? " and " : "", options[i]);
+        add_bytes(t, s->together_bytes[i] + q->budget_bytes[i], "", 1);
+    }
     if (s->fits_in_4_bits) add(t, "%sweights and cache in 4 bits", n++ ? ", or " : "");
     add(t, "%sa shorter context", n ? ", or " : "");
 }

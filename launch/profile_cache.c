@@ -119,6 +119,10 @@ sl_status sl_launch_profile(const sl_profile_ask *ask, sl_profile *out,
     choose_path(key, origin.path, sizeof origin.path);
     const int found = !ask->refresh && find_cached(origin.path, &profile);
     SL_TRY(all_agree(ask->transport, found, &origin.was_cached));
+    if (!origin.was_cached && ask->only_cached) {
+        if (origin_out) *origin_out = origin;
+        return SL_OK;
+    }
     if (!origin.was_cached) SL_TRY(measure(ask, &machine, &profile, &origin));
     set_capacities(&machine, &profile);
     SL_TRY(ask->transport->ops->agree(ask->transport, sl_profile_check(&profile)));

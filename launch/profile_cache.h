@@ -27,6 +27,7 @@ typedef struct {
     const char *disk_dir;            /* NULL: no disk */
     double sample_s;                 /* about as long for each number; 0: 0.1 */
     int refresh;                     /* 1: measure although there is a file */
+    int only_cached;                 /* 1: measure nothing; without files *out stays as it is */
     int quiet;                       /* 1: no notes on standard error */
     sl_measure_progress on_progress; /* is told while it measures; may be NULL */
     void *user;

@@ -13,9 +13,11 @@
 #include "cuda/cuda_backend.h"
 #endif
 #include "model/layout.h"
+#include "setup_plan.h"
 #include "setup_policy.h"
 #include "simulate.h"
 
+const char *const sl_setup_wishes[] = {"auto", "always", "never", NULL};
 const char *const sl_setup_weights[] = {"stored", "f32", "f16", "q8", "q4", NULL};
 const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", NULL};
 const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", "sim", NULL};
@@ -41,6 +43,8 @@ sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *option
     } else {
         SL_TRY(sl_transport_open_loopback(&setup.transport));
     }
+    setup.workload = sl_workload_uniform(options->expected_prompt_len, options->expected_gen_len,
+                                         options->expected_prompts);
     *out = setup;
     return SL_OK;
 }
@@ -202,6 +206,7 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     }
     SL_TRY(sl_engine_open(setup->source, setup->backend, setup->transport, &setup->policy, on_token,
                           &setup->engine));
+    SL_TRY(sl_setup_agree(setup, sl_setup_predict(setup)));
     sl_source_close(setup->source);
     setup->source = NULL;
     if (setup->trace) SL_TRY(sl_trace_start(setup->trace));
@@ -222,6 +227,7 @@ sl_status sl_setup_report(const sl_setup *setup, sl_report *report, sl_engine_st
     report->open_s = setup->open_s;
     report->n_ranks = setup->transport->n_ranks;
     report->ranks = ranks;
+    report->plan = setup->predicted.is_there ? &setup->predicted : NULL;
     *ranks_out = ranks;
     return SL_OK;
 }

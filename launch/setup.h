@@ -18,6 +18,8 @@
 #include "model/source.h"
 #include "model/tokenizer.h"
 #include "options.h"
+#include "profile.h"
+#include "workload.h"
 
 /* Values of the options that SL_SETUP_OPTIONS describes. */
 typedef struct {
@@ -39,12 +41,17 @@ typedef struct {
     double attn_sparsity;
     int no_overlap;
     const char *policy_path, *profile_path;
+    int plan; /* sl_setup_wish */
     const char *metrics_path, *trace_path;
     int quiet;
     /* What a plan expects of the job; set by the command, no options. */
     int expected_prompt_len, expected_gen_len, expected_prompts;
 } sl_setup_options;
 
+/* Whether the policy is planned where the options leave it open. */
+typedef enum { SL_SETUP_PLAN_AUTO, SL_SETUP_PLAN_ALWAYS, SL_SETUP_PLAN_NEVER } sl_setup_wish;
+
+extern const char *const sl_setup_wishes[];   /* "auto", "always", "never" */
 extern const char *const sl_setup_weights[];  /* "stored", "f32", "f16", "q8", "q4" */
 extern const char *const sl_setup_caches[];   /* "f16", "f32", "q8", "q4" */
 extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
@@ -84,6 +91,19 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          0,                                                                                        \
          0,                                                                                        \
          NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"plan",                                                                                   \
+         0,                                                                                        \
+         SL_OPTION_CHOICE,                                                                         \
+         &(o).plan,                                                                                \
+         "auto|always|never",                                                                      \
+         "Whether the decisions below are planned when none of them is given. auto: unless the "   \
+         "job is small or fits into the fastest memory with room; what this machine can do is "    \
+         "measured once for it, which takes half a minute. never: the engine's own choice. "       \
+         "Default auto.",                                                                          \
+         0,                                                                                        \
+         0,                                                                                        \
+         sl_setup_wishes,                                                                          \
          NULL},                                                                                    \
         {"micro-batch",                                                                            \
          0,                                                                                        \
@@ -295,8 +315,9 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          SL_OPTION_TEXTS,                                                                          \
          &(o).cluster,                                                                             \
          "FILE",                                                                                   \
-         "With --backend sim: the profile of a machine (cluster/*.json). Given several times: "    \
-         "those of the first rank, the second, ...",                                               \
+         "The profile of a machine (cluster/*.json) to plan for instead of this one's own, and "   \
+         "with --backend sim to simulate. Given several times: those of the first rank, the "      \
+         "second, ...",                                                                            \
          0,                                                                                        \
          0,                                                                                        \
          NULL,                                                                                     \
@@ -380,7 +401,11 @@ typedef struct {
     sl_host_attention *host_attention; /* beside a device */
     sl_trace *trace;                   /* NULL: none was asked for */
     sl_engine *engine;
-    sl_policy policy; /* as chosen */
+    sl_policy policy;     /* as chosen */
+    sl_workload workload; /* what a plan expects; the command may set it before sl_setup_open() */
+    sl_profile profile;   /* of this rank's machine */
+    int has_profile;      /* 1: on all ranks */
+    sl_report_plan predicted; /* first rank, with a profile; is_there 0: none */
     char backend_name[80];
     int n_threads;
     double open_s;
@@ -389,7 +414,8 @@ typedef struct {
 /* Defaults of the options. */
 void sl_setup_options_init(sl_setup_options *options);
 
-/* Opens the transport; the other parts follow with sl_setup_open(). */
+/* Opens the transport, and expects the job that the options say; the other parts follow with
+ * sl_setup_open(). */
 sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *options, sl_setup *out);
 
 /* All ranks get SL_OK, or the first failing rank's status and message. */

@@ -4,21 +4,16 @@
 #include <string.h>
 
 #include "capacity.h"
-#ifdef SL_CUDA
-#include "cuda/cuda_backend.h"
-#endif
-#include "planner.h"
 #include "policy_file.h"
-#include "profile_cache.h"
+#include "setup_plan.h"
 #include "simulate.h"
 
 static const sl_dtype weights_dtypes[] = {SL_DTYPE_AS_STORED, SL_DTYPE_F32, SL_DTYPE_F16,
                                           SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 static const sl_dtype cache_dtypes[] = {SL_DTYPE_F16, SL_DTYPE_F32, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 
-enum { WEIGHTS_STORED, WEIGHTS_F32, WEIGHTS_F16 };
-enum { CACHE_F16, CACHE_F32 };
-enum { ALL_ON_CPU = 100 }; /* --cpu-attention unless it is given */
+enum { WEIGHTS_STORED = 0, CACHE_F16 = 0 }; /* unless they are given */
+enum { ALL_ON_CPU = 100 };                  /* --cpu-attention unless it is given */
 
 /* ---- options ---- */
 
@@ -79,75 +74,7 @@ static sl_status set_budgets(const sl_setup *setup, sl_policy *p) {
     return SL_OK;
 }
 
-/* ---- searching ---- */
-
-/* The device that this rank will compute on: its memory, 0 without one. */
-static sl_status find_device(const sl_setup *setup, size_t *bytes_out, size_t *act_bytes_out) {
-    *bytes_out = setup->options->gpu_mem_bytes;
-    *act_bytes_out = 4;
-#ifdef SL_CUDA
-    const int is_cpu = strcmp(sl_setup_backends[setup->options->backend], "cpu") == 0;
-    const int n_devices = is_cpu ? 0 : sl_cuda_device_count();
-    if (n_devices == 0) return SL_OK;
-    const sl_capacity_gpu gpu = sl_capacity_gpu_of(setup->launch, n_devices);
-    *act_bytes_out = 2;
-    if (*bytes_out > 0) return SL_OK;
-    size_t free_bytes;
-    SL_TRY(sl_cuda_free_bytes(gpu.device, &free_bytes));
-    *bytes_out = sl_capacity_gpu_bytes(&gpu, free_bytes);
-#endif
-    return SL_OK;
-}
-
-/* Precisions as the planner numbers them: its auto is 0. */
-static sl_status find_precisions(const sl_setup *setup, int is_cuda, sl_planner_ask *ask) {
-    const sl_setup_options *o = setup->options;
-    if (o->weights == WEIGHTS_F32 || o->cache == CACHE_F32)
-        return SL_FAIL(SL_ERR_ARG, "--profile: no plan for weights or cache in f32");
-    ask->weights = o->weights == WEIGHTS_STORED ? 1 : o->weights - WEIGHTS_F16 + 1;
-    ask->keeps_stored = o->weights == WEIGHTS_STORED && !is_cuda;
-    ask->cache = o->cache == CACHE_F16 ? 1 : o->cache - CACHE_F32 + 1;
-    return SL_OK;
-}
-
-/* What is known of the job before its requests are read. */
-static sl_workload find_workload(const sl_setup *setup, int max_context) {
-    const sl_setup_options *o = setup->options;
-    int prompt = o->expected_prompt_len, gen = o->expected_gen_len;
-    if (gen > max_context - 1) gen = max_context - 1;
-    if (gen < 1) gen = 1;
-    if (prompt > max_context - gen) prompt = max_context - gen;
-    return sl_workload_uniform(prompt > 0 ? prompt : 1, gen, o->expected_prompts);
-}
-
-static sl_status search(const sl_setup *setup, const sl_policy *budgets, sl_policy *out) {
-    const sl_setup_options *o = setup->options;
-    const int positions = setup->config.max_positions;
-    const int context =
-        o->max_context > 0 && o->max_context < positions ? o->max_context : positions;
-    const sl_workload workload = find_workload(setup, context);
-    sl_profile profile;
-    size_t gpu_bytes, act_bytes;
-    SL_TRY(sl_profile_read(o->profile_path, &profile));
-    SL_TRY(find_device(setup, &gpu_bytes, &act_bytes));
-    if ((gpu_bytes > 0) != (profile.device[0] != '\0'))
-        return SL_FAIL(SL_ERR_ARG, "--profile %s is of a machine with %s, this one has %s",
-                       o->profile_path, profile.device[0] ? profile.device : "no GPU",
-                       gpu_bytes > 0 ? "one" : "none");
-    sl_planner_ask ask = {
-        .source = setup->source,
-        .profile = &profile,
-        .workload = &workload,
-        .has_device = gpu_bytes > 0,
-        .act_bytes = act_bytes,
-        .n_ranks = setup->transport->n_ranks,
-        .cap_bytes = {gpu_bytes, budgets->cpu_budget_bytes, budgets->disk_budget_bytes},
-        .disk_dir = o->disk_dir,
-        .uses_disk = o->disk_dir != NULL,
-        .max_context = context};
-    SL_TRY(find_precisions(setup, act_bytes == 2, &ask));
-    return sl_search_default(&ask, out);
-}
+/* ---- deciding ---- */
 
 /* Whether the options decide something that a plan would. */
 static int has_decisions(const sl_setup_options *o) {
@@ -156,31 +83,50 @@ static int has_decisions(const sl_setup_options *o) {
            o->cpu_attention != ALL_ON_CPU;
 }
 
-/* First rank. */
-static sl_status decide(const sl_setup *setup, const sl_policy *budgets, sl_policy *out) {
+/* Plans, or takes the engine's own choices where no plan is to be had and none was asked for. */
+static sl_status plan(sl_setup *setup, const sl_policy *budgets, int is_asked, sl_policy *out) {
+    sl_status st = sl_setup_find_profile(setup, budgets, 1);
+    if (st == SL_OK) st = sl_setup_plan(setup, budgets, out);
+    if (st == SL_OK || is_asked) return st;
+    if (!setup->options->quiet && sl_launch_is_first(setup->launch))
+        fprintf(stderr, "sluice: note: no plan, the engine chooses: %s\n", sl_error_message());
+    return SL_OK;
+}
+
+/* Collective.  *out is right on the first rank. */
+static sl_status decide(sl_setup *setup, const sl_policy *budgets, sl_policy *out) {
     const sl_setup_options *o = setup->options;
-    if (o->policy_path) return sl_policy_read(o->policy_path, out);
-    if (!o->profile_path) return SL_OK;
-    if (has_decisions(o))
+    const int is_first = sl_transport_is_first(setup->transport);
+    const int is_asked = o->profile_path || o->plan == SL_SETUP_PLAN_ALWAYS ||
+                         (o->cluster.n && !setup->launch->simulated);
+    int is_simple = 0;
+    if (o->profile_path && (o->plan == SL_SETUP_PLAN_NEVER || has_decisions(o)))
         return SL_FAIL(SL_ERR_ARG,
                        "--profile asks for a plan, but other options decide a part of it; use "
                        "sluice plan --save FILE and --policy FILE");
-    return search(setup, budgets, out);
+    if (o->policy_path)
+        SL_TRY(sl_setup_agree(setup, is_first ? sl_policy_read(o->policy_path, out) : SL_OK));
+    if (o->policy_path || has_decisions(o))
+        return sl_setup_find_profile(setup, budgets, 0); /* for what is expected */
+    if (o->plan == SL_SETUP_PLAN_NEVER) return SL_OK;
+    if (!is_asked) SL_TRY(sl_setup_plan_simple(setup, budgets, &is_simple, out));
+    if (is_simple) return sl_setup_find_profile(setup, budgets, 0);
+    return plan(setup, budgets, is_asked, out);
 }
 
 sl_status sl_setup_choose_policy(sl_setup *setup) {
-    const int is_first = sl_transport_is_first(setup->transport);
     sl_policy decided, budgets;
     sl_policy_init(&decided);
     sl_policy_init(&budgets);
     decided.host_attends = 1;
-    sl_status st = set_budgets(setup, &budgets);
-    if (st == SL_OK && is_first) st = decide(setup, &budgets, &decided);
-    SL_TRY(sl_setup_agree(setup, st));
+    SL_TRY(sl_setup_agree(setup, set_budgets(setup, &budgets)));
+    SL_TRY(setup->transport->ops->broadcast(setup->transport, 0, &setup->workload,
+                                            sizeof setup->workload));
+    SL_TRY(decide(setup, &budgets, &decided));
     decided.layers_per_rank = NULL;
     decided.disk_dir = NULL;
     SL_TRY(setup->transport->ops->broadcast(setup->transport, 0, &decided, sizeof decided));
-    st = set_budgets(setup, &decided);
+    sl_status st = set_budgets(setup, &decided);
     if (st == SL_OK) st = apply_options(setup, &decided);
     SL_TRY(sl_setup_agree(setup, st));
     setup->policy = decided;

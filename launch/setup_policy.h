@@ -8,9 +8,9 @@
 #include "base/status.h"
 #include "setup.h"
 
-/* Fills in setup->policy.  With --policy it is the file's, with --profile and no decision among the
- * options it is searched for (planner.h), both on the first rank; options that are given come
- * before either.  The source is open and the threads are chosen.
+/* Fills in setup->policy: with --policy the file's, with decisions among the options theirs, else
+ * planned (setup_plan.h) unless --plan or the job say that it need not be; options that are given
+ * come before all.  The source is open and the threads are chosen.
  * Collective; all ranks get the same decisions, and the same status. */
 sl_status sl_setup_choose_policy(sl_setup *setup);
 

@@ -186,9 +186,8 @@ static sl_status simulate_for_all(const sl_launch *launch, const sl_setup_option
 sl_status sl_simulate_or_run(const sl_launch *launch, const sl_setup_options *o, sl_rank_main run,
                              const void *all) {
     const int is_sim = strcmp(sl_setup_backends[o->backend], "sim") == 0;
-    if (!is_sim && (o->cluster.n || o->sim_ranks))
-        return SL_FAIL(SL_ERR_ARG, "--%s: goes with --backend sim only",
-                       o->cluster.n ? "cluster" : "sim-ranks");
+    if (!is_sim && o->sim_ranks)
+        return SL_FAIL(SL_ERR_ARG, "--sim-ranks: goes with --backend sim only");
     if (!is_sim) return run(launch, all);
     if (o->cluster.n == 0)
         return SL_FAIL(SL_ERR_ARG, "--backend sim: found no --cluster, expected the profile of a "

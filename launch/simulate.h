@@ -27,7 +27,8 @@ typedef sl_status (*sl_rank_main)(const sl_launch *launch, const void *options);
 /* Collective.  Runs `main`: on this rank as it is, or with --backend sim on every rank of a
  * simulation.  options: the setup's part of `all`, which `main` gets.  All ranks of a simulation
  * have the same `all`.
- * Errors: SL_ERR_ARG (--cluster without sim, or sim without it), those of profiles, main's. */
+ * Errors: SL_ERR_ARG (--sim-ranks without sim, sim without --cluster), those of profiles, main's.
+ */
 sl_status sl_simulate_or_run(const sl_launch *launch, const sl_setup_options *options,
                              sl_rank_main run, const void *all);
 

@@ -135,6 +135,7 @@ void sl_report_print(const sl_report *report, FILE *stream) {
     fprintf(stream, "  rank  layers       weights     cpu peak of budget        pages peak    "
                     "compute s   wait s       sent   received\n");
     for (int r = 0; r < report->n_ranks; r++) print_rank(&report->ranks[r], stream);
+    if (report->plan) sl_report_plan_print(report, stream);
     fflush(stream);
 }
 
@@ -255,6 +256,10 @@ sl_status sl_report_json(const sl_report *report, sl_json_text *out) {
     put_real(out, "prefill_tokens_per_s", sl_pace_prefill_tps(pace));
     put_real(out, "decode_tokens_per_s", sl_pace_decode_tps(pace));
     put_real(out, "total_tokens_per_s", sl_report_total_tps(report));
+    if (report->plan) {
+        put_name(out, "plan");
+        sl_report_plan_json(report, out);
+    }
     put_name(out, "ranks");
     sl_json_raw(out, "[");
     for (int r = 0; r < report->n_ranks; r++) {

@@ -14,6 +14,17 @@
 #include "job/json_text.h"
 #include "job/pace.h"
 
+/* What was expected of the job, of the rank that takes longest. */
+typedef struct {
+    int is_there;     /* 0: nothing was */
+    char machine[64]; /* whose rates were taken */
+    int n_prompts;    /* that were expected, with so many tokens in the mean */
+    double prompt_len, gen_len;
+    double prefill_s, decode_s, tokens_per_s;
+    double busy_s[SL_QUEUE_COUNT];
+    size_t peak_bytes[SL_TIER_COUNT];
+} sl_report_plan;
+
 typedef struct {
     const char *program; /* "run", "bench" */
     const char *model;
@@ -29,6 +40,7 @@ typedef struct {
     int prompt_len, gen_len; /* of a benchmark; 0 elsewhere */
     int n_ranks;
     const sl_engine_stats *ranks; /* [n_ranks] */
+    const sl_report_plan *plan;   /* NULL: nothing was expected */
 } sl_report;
 
 /* Tokens per second, generated / (prefill + decode time); 0 before anything was computed. */
@@ -40,6 +52,10 @@ sl_status sl_report_gather(const sl_engine *engine, sl_transport *transport, sl_
 
 /* A table for people. */
 void sl_report_print(const sl_report *report, FILE *stream);
+
+/* report_plan.c: the expectation beside what happened; the object "plan" of the JSON. */
+void sl_report_plan_print(const sl_report *report, FILE *stream);
+void sl_report_plan_json(const sl_report *report, sl_json_text *out);
 
 /* One JSON object on one line, without '\n', with the same numbers.  Errors: SL_ERR_NOMEM. */
 sl_status sl_report_json(const sl_report *report, sl_json_text *out);

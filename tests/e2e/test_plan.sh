@@ -178,6 +178,45 @@ expect 1 "$sluice" bench "${tiny[@]}" --policy bad.json
 says err "bad.json"
 expect 2 "$sluice" bench "${tiny[@]}" --gpu-mem 0 --profile "$g16"
 
+# ---- planned by default ----
+
+# A large job is planned for its machine, a small one is not, and both say what they expected.
+sim=(--backend sim --cluster "$g16" --prompt-len 512 --gen-len 8)
+expect 0 "$sluice" bench "${sim[@]}" --model dummy:opt-30b --weights q4 --cache q4 --num-prompts 512
+says err "tokens/s expected"
+holds 'p["policy"]["micro_batch"] * p["policy"]["num_micro_batches"] > 100'
+holds 'p["plan"]["peak_bytes"]["gpu"] >= p["ranks"][0]["gpu_peak_bytes"] > 15 * 2**30'
+holds 'all(abs(p["plan"]["busy_s"][q] / p["ranks"][0]["queues"][q]["busy_s"] - 1) < 0.1 for q in ("h2d", "gpu", "cpu-attention"))'
+expect 0 "$sluice" bench "${sim[@]}" --model dummy:opt-1.3b --num-prompts 64
+says err "nothing to plan"
+holds 'p["policy"]["micro_batch"] == 64 and p["ranks"][0]["weight_bytes_cpu"] == 0'
+expect 0 "$sluice" bench "${sim[@]}" --model dummy:opt-30b --weights q4 --num-prompts 64 --plan never
+holds 'p["policy"]["micro_batch"] == 32 and "plan" not in p'
+expect 0 "$sluice" bench --model dummy:tiny.json --prompt-len 60 --gen-len 8 --num-prompts 40 \
+    --threads 2 --backend cpu --gpu-mem 12MiB --cpu-mem 16MiB
+says err "a small job: not planned"
+# A machine without a GPU measures itself once and plans for its processors and disk.
+host=(--model dummy:tiny.json --prompt-len 60 --gen-len 8 --num-prompts 40 --threads 2 --backend cpu
+    --cpu-mem 9MiB --disk-dir . --plan always)
+export XDG_CACHE_HOME=$work/cache
+mkdir cache
+expect 0 "$sluice" bench "${host[@]}"
+says err "measured this machine in"
+says err "tokens/s expected"
+holds 'p["ranks"][0]["weight_bytes_disk"] > 0 and p["plan"]["busy_s"]["disk-read"] > 0'
+holds 'p["ranks"][0]["cpu_peak_bytes"] <= p["plan"]["peak_bytes"]["cpu"] <= 9 * 2**20'
+expect 0 "$sluice" bench "${host[@]}"
+grep -q "measur" err && fail "measured twice"
+echo '{"prompt": [5, 6, 7], "max_tokens": 4}' >in.jsonl
+expect 0 "$sluice" run --model dummy:tiny.json --threads 2 --backend cpu --cpu-mem 9MiB --disk-dir . \
+    --plan always -i in.jsonl -o out.jsonl
+says err "1 requests"
+# Another machine's profile, and one that is of another kind.
+expect 0 "$sluice" bench "${tiny[@]}" --cluster "$source/cluster/toy.json"
+holds 'p["plan"]["machine"] == "a toy that forces all tiers"'
+expect 2 "$sluice" bench "${tiny[@]}" --gpu-mem 0 --cluster "$g16"
+says err "this one has none"
+
 # ---- wrong usage ----
 
 expect 2 "$sluice" plan

@@ -84,7 +84,6 @@ echo '{"prompt": [5, 6, 7, 8], "max_tokens": 9}' >in.jsonl
 has out.jsonl 'r["response"]["body"]["usage"]["completion_tokens"] == 9'
 
 refused "--cluster" "$sluice" bench --model dummy:opt-125m --backend sim
-refused "--backend sim only" "$sluice" bench --model dummy:opt-125m --cluster "$t4"
 refused "--backend sim only" "$sluice" bench --model dummy:opt-125m --sim-ranks 2
 refused "at most one for each of 1 ranks" "$sluice" bench --model dummy:opt-125m --backend sim \
     --cluster "$t4" --cluster "$t4" --sim-ranks 1
