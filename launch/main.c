@@ -82,8 +82,9 @@ static sl_status dispatch(const sl_launch *launch, int argc, char **argv, uint64
  */
 static void print_error(const sl_launch *launch, sl_status st) {
     char message[1024];
-    const int rank = st == SL_ERR_STOPPED ? sl_watch_signalled_rank() : -1;
-    sl_watch_name_rank(launch, rank, sl_error_message(), message, sizeof message);
+    /* A stop is the first rank's to tell, whichever got the signal. */
+    const int culprit = st == SL_ERR_STOPPED ? sl_watch_signalled_rank() : -1;
+    sl_watch_name_rank(launch, culprit, sl_error_message(), message, sizeof message);
     const int is_plain = st == SL_ERR_ARG || st == SL_ERR_STOPPED || st == SL_ERR_INFEASIBLE;
     char *place = is_plain ? strrchr(message, '(') : NULL;
     if (place && place > message && strstr(place, ".c:")) place[-1] = '\0';
@@ -104,7 +105,8 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     launch.is_mpi = sl_mpi_is_launched();
-    const int undertaker = launch.is_mpi ? sl_undertaker_start() : -1;
+    sl_undertaker undertaker = {.rank = -1};
+    if (launch.is_mpi) undertaker = sl_undertaker_start(argc, argv);
     if (launch.is_mpi) {
         const sl_status st = sl_mpi_open(&argc, &argv, &launch.info);
         if (st != SL_OK) {
@@ -129,6 +131,6 @@ int main(int argc, char **argv) {
     }
     sl_mpi_info_free(&launch.info);
     if (launch.is_mpi) sl_mpi_close();
-    sl_undertaker_dismiss(undertaker);
+    sl_undertaker_dismiss(&undertaker);
     return status;
 }

@@ -9,21 +9,26 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { RANK = 0, LAUNCHER = 1, RANK_PROCESS = 2, N_DESCRIPTORS = 3 };
 enum { N_SHARED = 2, PATH_BYTES = 512 };
 
-/* mpirun itself gives ranks a second between SIGTERM and SIGKILL. */
-enum { GRACE_MS = 2500, SECOND_SIGNAL_MS = 700, LAST_MS = 1000 };
+/* mpirun itself gives ranks a second between SIGTERM and SIGKILL.  A rank without a launcher speaks
+ * to nobody, and has nothing to wait for. */
+enum { LAUNCHER_MS = 2500, ORPHAN_MS = 300, SECOND_SIGNAL_MS = 700, LAST_MS = 1000 };
 
 /* What the child knows; everything is made before it begins, for it may only call what is safe
  * after a fork: the process may have threads of libraries already. */
 typedef struct {
     char shared[N_SHARED][PATH_BYTES]; /* files of the rank in /dev/shm */
+    char *arguments;                   /* where the kernel reads the command line from */
+    size_t n_arguments_bytes;
 } estate;
 
 static const char farewell = 'b';
+static const char name[] = "sluice-end";
 
 /* ---- the child ---- */
 
@@ -40,8 +45,8 @@ static void send_signal(int process, int number) {
 }
 
 /* Open MPI's programs take a second signal within five seconds for the order to leave at once. */
-static void end_process(int process) {
-    if (wait_for(process, GRACE_MS)) return;
+static void end_process(int process, int grace_ms) {
+    if (wait_for(process, grace_ms)) return;
     send_signal(process, SIGTERM);
     if (wait_for(process, SECOND_SIGNAL_MS)) return;
     send_signal(process, SIGTERM);
@@ -56,9 +61,9 @@ static void serve_estate(const estate *e) {
     }
     if (wait[0].revents) {
         if (read(RANK, &word, 1) == 1 && word == farewell) return;
-        end_process(LAUNCHER);
+        end_process(LAUNCHER, LAUNCHER_MS);
     } else {
-        end_process(RANK_PROCESS);
+        end_process(RANK_PROCESS, ORPHAN_MS);
     }
     /* A launcher that ends as it should removes these itself. */
     for (int i = 0; i < N_SHARED; i++) {
@@ -71,7 +76,9 @@ static void become_undertaker(const int descriptor[N_DESCRIPTORS], const estate 
     setsid(); /* launchers signal the rank's whole group */
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
-    prctl(PR_SET_NAME, "sluice-end");
+    prctl(PR_SET_NAME, name);
+    for (size_t i = 0; i < e->n_arguments_bytes; i++)
+        e->arguments[i] = i + 1 < sizeof name ? name[i] : '\0';
     /* The rank's own pipes would look alive to the launcher as long as they are open here. */
     int high[N_DESCRIPTORS];
     for (int i = 0; i < N_DESCRIPTORS; i++) high[i] = fcntl(descriptor[i], F_DUPFD, 64);
@@ -86,14 +93,14 @@ static void become_undertaker(const int descriptor[N_DESCRIPTORS], const estate 
 static int is_open_mpi(pid_t pid) {
     static const char *const names[] = {"mpirun", "mpiexec", "orterun",
                                         "orted",  "prterun", "prted"};
-    char path[64], name[64] = "";
+    char path[64], found[64] = "";
     snprintf(path, sizeof path, "/proc/%ld/comm", (long)pid);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return 0;
-    const ssize_t n = read(fd, name, sizeof name - 1);
+    const ssize_t n = read(fd, found, sizeof found - 1);
     close(fd);
     for (size_t i = 0; n > 0 && i < sizeof names / sizeof names[0]; i++) {
-        if (strncmp(name, names[i], strlen(names[i])) == 0) return 1;
+        if (strncmp(found, names[i], strlen(names[i])) == 0) return 1;
     }
     return 0;
 }
@@ -112,12 +119,15 @@ static void find_shared(estate *e) {
     }
 }
 
-int sl_undertaker_start(void) {
+sl_undertaker sl_undertaker_start(int argc, char **argv) {
+    const sl_undertaker none = {.rank = -1};
     const pid_t parent = getppid(), self = getpid();
     int pipe_ends[2], descriptor[N_DESCRIPTORS];
-    estate e = {.shared = {"", ""}};
-    if (!is_open_mpi(parent)) return -1;
-    if (pipe2(pipe_ends, O_CLOEXEC) != 0) return -1;
+    const char *last = argv[argc - 1];
+    estate e = {.arguments = argv[0],
+                .n_arguments_bytes = (size_t)(last + strlen(last) + 1 - argv[0])};
+    if (!is_open_mpi(parent)) return none;
+    if (pipe2(pipe_ends, O_CLOEXEC) != 0) return none;
     find_shared(&e);
     descriptor[RANK] = pipe_ends[0];
     descriptor[LAUNCHER] = (int)syscall(SYS_pidfd_open, parent, 0);
@@ -130,14 +140,16 @@ int sl_undertaker_start(void) {
     for (int i = 0; i < N_DESCRIPTORS; i++) {
         if (descriptor[i] >= 0) close(descriptor[i]);
     }
-    if (child > 0) return pipe_ends[1];
+    if (child > 0) return (sl_undertaker){.pid = child, .rank = pipe_ends[1]};
     close(pipe_ends[1]);
-    return -1;
+    return none;
 }
 
-void sl_undertaker_dismiss(int undertaker) {
-    if (undertaker < 0) return;
-    const ssize_t n = write(undertaker, &farewell, 1);
+void sl_undertaker_dismiss(const sl_undertaker *undertaker) {
+    if (undertaker->rank < 0) return;
+    const ssize_t n = write(undertaker->rank, &farewell, 1);
     (void)n;
-    close(undertaker);
+    close(undertaker->rank);
+    while (waitpid(undertaker->pid, NULL, 0) < 0 && errno == EINTR) {
+    }
 }

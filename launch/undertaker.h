@@ -10,11 +10,19 @@
 #ifndef SL_LAUNCH_UNDERTAKER_H
 #define SL_LAUNCH_UNDERTAKER_H
 
-/* Call it first of all, before threads and MPI.  Returns a descriptor that means this process, -1
- * where the parent is no mpirun or Open MPI daemon, or the system lacks what it takes. */
-int sl_undertaker_start(void);
+#include <sys/types.h>
+
+typedef struct {
+    pid_t pid;
+    int rank; /* descriptor that means this process; -1: there is no undertaker */
+} sl_undertaker;
+
+/* Call it first of all, before threads and MPI.  The undertaker's name among processes takes the
+ * place of the rank's arguments there.  There is none where the
+ * parent is no mpirun or Open MPI daemon, or the system lacks what it takes. */
+sl_undertaker sl_undertaker_start(int argc, char **argv);
 
 /* This process ends as it should: the undertaker goes at once. */
-void sl_undertaker_dismiss(int undertaker);
+void sl_undertaker_dismiss(const sl_undertaker *undertaker);
 
 #endif

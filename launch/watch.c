@@ -23,13 +23,13 @@ int sl_watch_signalled_rank(void) {
     return atomic_load(&signalled_rank);
 }
 
-void sl_watch_name_rank(const sl_launch *launch, int rank, const char *message, char *out,
+void sl_watch_name_rank(const sl_launch *launch, int culprit, const char *message, char *out,
                         size_t out_bytes) {
     const sl_mpi_info *info = &launch->info;
-    int named = 0, length = 0;
+    int named = 0, length = 0, rank = culprit;
     if (sscanf(message, "rank %d: %n", &named, &length) == 1 && length > 0 && named >= 0 &&
         named < info->n_ranks) {
-        rank = named;
+        if (culprit < 0) rank = named;
         message += length;
     }
     if (info->n_ranks > 1 && info->place && rank >= 0)
@@ -43,7 +43,9 @@ void sl_watch_name_rank(const sl_launch *launch, int rank, const char *message, 
 static void say(void *context, int rank, const char *reason) {
     const sl_watch *watch = context;
     char text[1024];
-    sl_watch_name_rank(watch->launch, rank, reason, text, sizeof text);
+    /* A failure that was agreed on says itself whose it is. */
+    const int names_itself = strncmp(reason, "rank ", 5) == 0;
+    sl_watch_name_rank(watch->launch, names_itself ? -1 : rank, reason, text, sizeof text);
     /* The line that shows progress is somebody else's, who may be in the middle of it. */
     fprintf(stderr, "%ssluice: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", text);
 }

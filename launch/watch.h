@@ -27,9 +27,9 @@ void sl_watch_tell(void *watch, const char *message);
 /* See sl_guard_close(): does not return where a lost rank is behind the outcome. */
 void sl_watch_close(sl_watch *watch, sl_status outcome);
 
-/* "rank 1 on node2: out of memory" out of "rank 1: out of memory", or of a message that names no
- * rank and belongs to `rank` (-1: to none).  Without MPI and with one rank: the message. */
-void sl_watch_name_rank(const sl_launch *launch, int rank, const char *message, char *out,
+/* "rank 1 on node2: out of memory" out of "rank 1: out of memory".  culprit: the rank to name
+ * instead of the message's, -1: none.  Without MPI and with one rank: the message. */
+void sl_watch_name_rank(const sl_launch *launch, int culprit, const char *message, char *out,
                         size_t out_bytes);
 
 /* Which rank got the signal that ended the work. */

@@ -108,7 +108,7 @@ static int note(sl_guard *g, int rank, const char *text) {
 }
 
 static int lose(sl_guard *g, int i, int is_silent, const char *reason) {
-    sl_guard_hang_up(&g->link[i]);
+    if (!is_silent) sl_guard_hang_up(&g->link[i]); /* a silent one may yet read the last word */
     note(g, rank_of_link(g, i), reason);
     end_ranks(g, is_first(g) || (is_silent ? g->speaks_when_silent : g->speaks_when_dead));
     return 1;
