@@ -12,6 +12,7 @@
 #ifdef SL_CUDA
 #include "cuda/cuda_backend.h"
 #endif
+#include "engine/delayed.h"
 #include "model/layout.h"
 #include "setup_policy.h"
 #include "simulate.h"
@@ -36,6 +37,18 @@ sl_status sl_setup_agree(const sl_setup *setup, sl_status mine) {
     return setup->transport->ops->agree(setup->transport, mine);
 }
 
+/* Tests of pipelines on slow wires: SLUICE_TEST_DELAY_S=0.01 has every message between ranks come
+ * 10 ms later.  No option: nobody wants it. */
+static sl_status delay_for_tests(sl_transport **transport) {
+    const char *text = getenv("SLUICE_TEST_DELAY_S");
+    char *end = NULL;
+    if (!text) return SL_OK;
+    const double delay_s = strtod(text, &end);
+    if (end == text || *end)
+        return SL_FAIL(SL_ERR_ARG, "SLUICE_TEST_DELAY_S: found \"%s\", expected seconds", text);
+    return sl_transport_open_delayed(*transport, delay_s, transport);
+}
+
 sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *options, sl_setup *out) {
     sl_setup setup = {.launch = launch, .options = options};
     if (launch->simulated) {
@@ -45,8 +58,10 @@ sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *option
     } else {
         SL_TRY(sl_transport_open_loopback(&setup.transport));
     }
-    sl_status st = sl_watch_open(launch, options->timeout_s, options->patience_s, options->quiet,
-                                 &setup.watch);
+    sl_status st = launch->is_mpi ? delay_for_tests(&setup.transport) : SL_OK;
+    const sl_status watched = sl_watch_open(launch, options->timeout_s, options->patience_s,
+                                            options->quiet, &setup.watch);
+    if (st == SL_OK) st = watched;
     st = sl_setup_agree(&setup, st);
     if (st != SL_OK) {
         sl_setup_close(&setup, st);
