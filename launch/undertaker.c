@@ -17,13 +17,14 @@ enum { N_SHARED = 2, PATH_BYTES = 512 };
 
 /* mpirun itself gives ranks a second between SIGTERM and SIGKILL.  A rank without a launcher speaks
  * to nobody, and has nothing to wait for. */
-enum { LAUNCHER_MS = 2500, ORPHAN_MS = 300, SECOND_SIGNAL_MS = 700, LAST_MS = 1000 };
+enum { LAUNCHER_MS = 2500, ORPHAN_MS = 300, LAST_MS = 1500 };
 
 /* What the child knows; everything is made before it begins, for it may only call what is safe
  * after a fork: the process may have threads of libraries already. */
 typedef struct {
     char shared[N_SHARED][PATH_BYTES]; /* files of the rank in /dev/shm */
-    char *arguments;                   /* where the kernel reads the command line from */
+    int is_daemon;   /* the launcher: mpirun in the middle of its end crashes on a signal */
+    char *arguments; /* where the kernel reads the command line from */
     size_t n_arguments_bytes;
 } estate;
 
@@ -44,13 +45,12 @@ static void send_signal(int process, int number) {
     syscall(SYS_pidfd_send_signal, process, number, NULL, 0);
 }
 
-/* Open MPI's programs take a second signal within five seconds for the order to leave at once. */
-static void end_process(int process, int grace_ms) {
+static void end_process(int process, int grace_ms, int knows_sigterm) {
     if (wait_for(process, grace_ms)) return;
-    send_signal(process, SIGTERM);
-    if (wait_for(process, SECOND_SIGNAL_MS)) return;
-    send_signal(process, SIGTERM);
-    if (wait_for(process, LAST_MS)) return;
+    if (knows_sigterm) {
+        send_signal(process, SIGTERM);
+        if (wait_for(process, LAST_MS)) return;
+    }
     send_signal(process, SIGKILL);
 }
 
@@ -61,9 +61,9 @@ static void serve_estate(const estate *e) {
     }
     if (wait[0].revents) {
         if (read(RANK, &word, 1) == 1 && word == farewell) return;
-        end_process(LAUNCHER, LAUNCHER_MS);
+        end_process(LAUNCHER, LAUNCHER_MS, e->is_daemon);
     } else {
-        end_process(RANK_PROCESS, ORPHAN_MS);
+        end_process(RANK_PROCESS, ORPHAN_MS, 1);
     }
     /* A launcher that ends as it should removes these itself. */
     for (int i = 0; i < N_SHARED; i++) {
@@ -90,9 +90,11 @@ static void become_undertaker(const int descriptor[N_DESCRIPTORS], const estate 
 
 /* ---- the rank ---- */
 
-static int is_open_mpi(pid_t pid) {
-    static const char *const names[] = {"mpirun", "mpiexec", "orterun",
-                                        "orted",  "prterun", "prted"};
+/* 0: another program, 1: mpirun, 2: its daemon on another host. */
+static int find_kind(pid_t pid) {
+    static const char *const names[] = {"mpirun",  "mpiexec", "orterun",
+                                        "prterun", "orted",   "prted"};
+    enum { FIRST_DAEMON = 4 };
     char path[64], found[64] = "";
     snprintf(path, sizeof path, "/proc/%ld/comm", (long)pid);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -100,7 +102,7 @@ static int is_open_mpi(pid_t pid) {
     const ssize_t n = read(fd, found, sizeof found - 1);
     close(fd);
     for (size_t i = 0; n > 0 && i < sizeof names / sizeof names[0]; i++) {
-        if (strncmp(found, names[i], strlen(names[i])) == 0) return 1;
+        if (strncmp(found, names[i], strlen(names[i])) == 0) return i < FIRST_DAEMON ? 1 : 2;
     }
     return 0;
 }
@@ -122,11 +124,13 @@ static void find_shared(estate *e) {
 sl_undertaker sl_undertaker_start(int argc, char **argv) {
     const sl_undertaker none = {.rank = -1};
     const pid_t parent = getppid(), self = getpid();
+    const int kind = find_kind(parent);
     int pipe_ends[2], descriptor[N_DESCRIPTORS];
     const char *last = argv[argc - 1];
-    estate e = {.arguments = argv[0],
+    estate e = {.is_daemon = kind == 2,
+                .arguments = argv[0],
                 .n_arguments_bytes = (size_t)(last + strlen(last) + 1 - argv[0])};
-    if (!is_open_mpi(parent)) return none;
+    if (kind == 0) return none;
     if (pipe2(pipe_ends, O_CLOEXEC) != 0) return none;
     find_shared(&e);
     descriptor[RANK] = pipe_ends[0];

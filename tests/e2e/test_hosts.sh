@@ -63,7 +63,7 @@ export SLUICE_TEST_DELAY_S=0.01
 mpi+=(-x SLUICE_TEST_DELAY_S)
 over_hosts slow.jsonl
 over_hosts slow_more.jsonl --blocks-in-flight 6 --micro-batch 2 --num-micro-batches 1
-unset SLUICE_TEST_DELAY_S
+export SLUICE_TEST_DELAY_S=0
 
 # ---- a host vanishes ----
 
@@ -100,6 +100,9 @@ vanish() {
     done
     [ "$left" = 0 ] || fail "$left processes are left: $(ps ax)"
     ip link set "port${host#node}" up
+    for _ in $(seq 100); do # until it can be reached again
+        on node1 timeout 1 bash -c "exec 3<>/dev/tcp/$host/9" 2>&1 | grep -q refused && break
+    done
 }
 vanish node3 2 10
 vanish node2 1 6 --timeout 2
