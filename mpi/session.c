@@ -15,6 +15,19 @@ static int n_srun_tasks(void) {
     return tasks && getenv("SLURM_PROCID") ? atoi(tasks) : 0;
 }
 
+static sl_status refuse_srun(void) {
+    return SL_FAIL(SL_ERR_COMM,
+                   "srun started %d tasks that know nothing of each other: start with srun "
+                   "--mpi=pmix",
+                   n_srun_tasks());
+}
+
+/* Open MPI would end this process in MPI_Init, with advice about building it anew. */
+static sl_status check_srun(void) {
+    return n_srun_tasks() > 1 && !getenv("PMIX_RANK") && !getenv("PMI_RANK") ? refuse_srun()
+                                                                             : SL_OK;
+}
+
 int sl_mpi_is_launched(void) {
     static const char *const names[] = {
         "OMPI_COMM_WORLD_SIZE", /* Open MPI's mpirun */
@@ -84,10 +97,7 @@ static sl_status find_places(sl_mpi_info *info, int host) {
 static sl_status find_ranks(sl_mpi_info *info) {
     SL_TRY(SL_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &info->rank), "find this rank"));
     SL_TRY(SL_MPI(MPI_Comm_size(MPI_COMM_WORLD, &info->n_ranks), "count the ranks"));
-    if (info->n_ranks == 1 && n_srun_tasks() > 1)
-        return SL_FAIL(SL_ERR_COMM,
-                       "srun started %d tasks, but MPI sees one rank: start with srun --mpi=pmix",
-                       n_srun_tasks());
+    if (info->n_ranks == 1 && n_srun_tasks() > 1) return refuse_srun();
 
     int by_name = 0, n_by_name = 0, host_by_name = 0, host = 0;
     SL_TRY(split_by_memory(info->rank, &info->local_rank, &info->n_local_ranks, &host));
@@ -106,6 +116,7 @@ sl_status sl_mpi_open(int *argc, char ***argv, sl_mpi_info *out) {
     int is_up = 0, level = MPI_THREAD_SINGLE;
     SL_TRY(SL_MPI(MPI_Initialized(&is_up), "start MPI"));
     if (is_up) return SL_FAIL(SL_ERR_ARG, "MPI is started already");
+    SL_TRY(check_srun());
     SL_TRY(SL_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &level), "start MPI"));
     /* The default handler ends the process: without this no check below is ever reached. */
     SL_TRY(SL_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN),
