@@ -168,7 +168,7 @@ static sl_status bench(const sl_launch *launch, const void *options) {
 
 fail:
     free(ranks);
-    sl_setup_close(&setup);
+    sl_setup_close(&setup, st);
     return st;
 }
 

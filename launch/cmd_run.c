@@ -1,6 +1,5 @@
 /* sluice run: answers a file of requests. */
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include "job/job.h"
 #include "run_key.h"
 #include "setup.h"
+#include "signals.h"
 #include "simulate.h"
 
 typedef struct {
@@ -56,21 +56,6 @@ static const char epilogue[] =
     "\n"
     "Exit status: 0 all lines are answered, 3 some lines got an error result, 2 wrong usage,\n"
     "1 the run failed or was stopped.\n";
-
-/* Signals end the job early; what is finished is kept. */
-static volatile sig_atomic_t stop_signal;
-
-static void note_signal(int number) {
-    stop_signal = number;
-    signal(number, SIG_DFL); /* a second one ends the process at once */
-}
-
-static void catch_signals(void) {
-    struct sigaction action = {.sa_handler = note_signal}; /* no SA_RESTART: waits are cut short */
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
 
 static void warn(void *context, const char *text) {
     (void)context;
@@ -281,7 +266,7 @@ static sl_status answer(const run_options *o, const sl_setup *setup, const run_f
                                     .model_name = o->setup.model,
                                     .progress = &progress,
                                     .warn = o->setup.quiet ? NULL : warn,
-                                    .stop = &stop_signal};
+                                    .stop = sl_signals_stop()};
     return sl_job_run(&options, counts);
 }
 
@@ -329,7 +314,7 @@ static sl_status run(const sl_launch *launch, const void *options) {
     if (left) {
         expect_lines(&files, &setup.workload);
         SL_GO(sl_setup_open(&setup, 1, sl_job_on_token));
-        catch_signals();
+        sl_signals_catch(0); /* they end the job early; what is finished is kept */
         const double start_s = sl_clock_s();
         if (is_first) {
             st = answer(o, &setup, &files, &counts);
@@ -345,7 +330,7 @@ static sl_status run(const sl_launch *launch, const void *options) {
 
 fail:
     close_files(&files);
-    sl_setup_close(&setup);
+    sl_setup_close(&setup, st);
     return st;
 }
 

@@ -12,6 +12,7 @@
 #ifdef SL_CUDA
 #include "cuda/cuda_backend.h"
 #endif
+#include "engine/delayed.h"
 #include "model/layout.h"
 #include "setup_plan.h"
 #include "setup_policy.h"
@@ -27,11 +28,27 @@ void sl_setup_options_init(sl_setup_options *options) {
     *options = (sl_setup_options){.cpu_attention = 100,
                                   .expected_prompt_len = 512,
                                   .expected_gen_len = 128,
-                                  .expected_prompts = 1000};
+                                  .expected_prompts = 1000,
+                                  .timeout_s = SL_SETUP_TIMEOUT_S,
+                                  .patience_s = SL_SETUP_PATIENCE_S};
 }
 
 sl_status sl_setup_agree(const sl_setup *setup, sl_status mine) {
+    /* The others may be far from here: they learn of a failure now, and agree when they come. */
+    if (mine != SL_OK) sl_watch_tell(setup->watch, sl_error_message());
     return setup->transport->ops->agree(setup->transport, mine);
+}
+
+/* Tests of pipelines on slow wires: SLUICE_TEST_DELAY_S=0.01 has every message between ranks come
+ * 10 ms later.  No option: nobody wants it. */
+static sl_status delay_for_tests(sl_transport **transport) {
+    const char *text = getenv("SLUICE_TEST_DELAY_S");
+    char *end = NULL;
+    if (!text) return SL_OK;
+    const double delay_s = strtod(text, &end);
+    if (end == text || *end)
+        return SL_FAIL(SL_ERR_ARG, "SLUICE_TEST_DELAY_S: found \"%s\", expected seconds", text);
+    return sl_transport_open_delayed(*transport, delay_s, transport);
 }
 
 sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *options, sl_setup *out) {
@@ -45,17 +62,28 @@ sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *option
     }
     setup.workload = sl_workload_uniform(options->expected_prompt_len, options->expected_gen_len,
                                          options->expected_prompts);
+    sl_status st = launch->is_mpi ? delay_for_tests(&setup.transport) : SL_OK;
+    const sl_status watched = sl_watch_open(launch, options->timeout_s, options->patience_s,
+                                            options->quiet, &setup.watch);
+    if (st == SL_OK) st = watched;
+    st = sl_setup_agree(&setup, st);
+    if (st != SL_OK) {
+        sl_setup_close(&setup, st);
+        return st;
+    }
     *out = setup;
     return SL_OK;
 }
 
-void sl_setup_close(sl_setup *setup) {
+void sl_setup_close(sl_setup *setup, sl_status outcome) {
+    if (outcome != SL_OK) sl_watch_tell(setup->watch, sl_error_message());
     sl_engine_close(setup->engine); /* may report to the trace until here */
     sl_host_attention_close(setup->host_attention);
     sl_trace_close(setup->trace);
     sl_backend_close(setup->backend);
     sl_tokenizer_close(setup->tokenizer);
     sl_source_close(setup->source);
+    sl_watch_close(setup->watch, outcome);
     sl_transport_close(setup->transport);
     *setup = (sl_setup){0};
 }
@@ -203,6 +231,10 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     if (setup->trace) {
         setup->policy.on_span = sl_trace_add;
         setup->policy.span_user = setup->trace;
+    }
+    if (setup->watch) {
+        setup->policy.on_failure = sl_watch_tell;
+        setup->policy.failure_user = setup->watch;
     }
     SL_TRY(sl_engine_open(setup->source, setup->backend, setup->transport, &setup->policy, on_token,
                           &setup->engine));

@@ -19,6 +19,7 @@
 #include "model/tokenizer.h"
 #include "options.h"
 #include "profile.h"
+#include "watch.h"
 #include "workload.h"
 
 /* Values of the options that SL_SETUP_OPTIONS describes. */
@@ -43,15 +44,21 @@ typedef struct {
     const char *policy_path, *profile_path;
     int plan; /* sl_setup_wish */
     const char *metrics_path, *trace_path;
+    double timeout_s; /* silence after which a rank counts as lost */
     int quiet;
     /* What a plan expects of the job; set by the command, no options. */
     int expected_prompt_len, expected_gen_len, expected_prompts;
+    double patience_s; /* from a failure or a signal until ranks are made to end; set likewise */
 } sl_setup_options;
 
 /* Whether the policy is planned where the options leave it open. */
 typedef enum { SL_SETUP_PLAN_AUTO, SL_SETUP_PLAN_ALWAYS, SL_SETUP_PLAN_NEVER } sl_setup_wish;
 
-extern const char *const sl_setup_wishes[];   /* "auto", "always", "never" */
+extern const char *const sl_setup_wishes[]; /* "auto", "always", "never" */
+/* Together with what launchers take of their own, the end comes within ten seconds. */
+#define SL_SETUP_TIMEOUT_S  5.0
+#define SL_SETUP_PATIENCE_S 6.0
+
 extern const char *const sl_setup_weights[];  /* "stored", "f32", "f16", "q8", "q4" */
 extern const char *const sl_setup_caches[];   /* "f16", "f32", "q8", "q4" */
 extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
@@ -384,6 +391,17 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          0,                                                                                        \
          NULL,                                                                                     \
          NULL},                                                                                    \
+        {"timeout",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_REAL,                                                                           \
+         &(o).timeout_s,                                                                           \
+         "S",                                                                                      \
+         "Under MPI: seconds without a sign of life after which a rank counts as lost, and all "   \
+         "end. Default 5.",                                                                        \
+         0.2,                                                                                      \
+         1e6,                                                                                      \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
     {                                                                                              \
         "quiet", 'q', SL_OPTION_FLAG, &(o).quiet, NULL, "No progress and no report.", 0, 0, NULL,  \
             NULL                                                                                   \
@@ -394,6 +412,7 @@ typedef struct {
     const sl_launch *launch;
     const sl_setup_options *options;
     sl_transport *transport;
+    sl_watch *watch;         /* NULL without MPI */
     sl_source *source;       /* closed once the engine is open */
     sl_model_config config;  /* copy of the source's */
     sl_tokenizer *tokenizer; /* first rank only, if wanted and the model has one */
@@ -426,7 +445,7 @@ sl_status sl_setup_agree(const sl_setup *setup, sl_status mine);
 sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token);
 
 /* Releases everything; legal on a half-open setup. */
-void sl_setup_close(sl_setup *setup);
+void sl_setup_close(sl_setup *setup, sl_status outcome);
 
 /* Fills in the parts of a report that follow from the setup and gathers the ranks' counters, which
  * the caller frees (*ranks_out, first rank only). */

@@ -130,6 +130,8 @@ sl_status sl_engine_open(const sl_source *source, sl_backend *backend, sl_transp
     const sl_model_config *c = sl_source_config(source);
     int64_t max_pages[SL_TIER_COUNT] = {0};
     st = e ? open_local(e, source, max_pages) : SL_FAIL(SL_ERR_NOMEM, "engine: out of host memory");
+    if (st != SL_OK && policy->on_failure)
+        policy->on_failure(policy->failure_user, sl_error_message());
     st = transport->ops->agree(transport, st);
     if (st != SL_OK) goto fail;
     st = transport->ops->agree(transport, check_fingerprint(e, c));

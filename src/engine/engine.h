@@ -58,6 +58,10 @@ typedef struct {
     sl_host_attention *host_attention; /* attention on the host; needed by host_attends on a gpu */
     sl_span_callback on_span;          /* is told of each task that is over, with span_user */
     void *span_user;
+    /* Is told of a failure on this rank as soon as it is there, before the other ranks learn of it
+     * by what is handed to them; with failure_user.  From the engine's thread. */
+    void (*on_failure)(void *user, const char *message);
+    void *failure_user;
 } sl_policy;
 
 /* Fills in the defaults: cache_dtype F16, no disk, everything else "choose". */

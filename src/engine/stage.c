@@ -14,6 +14,7 @@ void sl_stage_note_failure(sl_stage *s, sl_status status, const char *message, i
         snprintf(s->message, sizeof s->message, "rank %d: %.230s", s->opt.transport->rank, message);
     else
         snprintf(s->message, sizeof s->message, "%.250s", message);
+    if (add_rank && s->opt.on_failure) s->opt.on_failure(s->opt.failure_user, message);
 }
 
 sl_block_limits sl_stage_limits(const sl_stage *s) {

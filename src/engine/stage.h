@@ -43,6 +43,8 @@ typedef struct {
     sl_host_attention *host_attention; /* borrowed until close; NULL: the device attends to all */
     sl_span_callback on_span;          /* may be NULL */
     void *span_user;
+    void (*on_failure)(void *user, const char *message); /* may be NULL */
+    void *failure_user;
 } sl_stage_options;
 
 typedef struct sl_stage sl_stage;

@@ -146,6 +146,7 @@ int main(int argc, char **argv) {
     const int n_layers = sl_source_config(source)->n_layers;
     if (info.n_ranks > n_layers) {
         sl_source_close(source);
+        sl_mpi_info_free(&info);
         sl_mpi_close();
         if (info.rank == 0) printf("skipped: %d ranks, %d layers\n", info.n_ranks, n_layers);
         return 77;
@@ -160,6 +161,7 @@ int main(int argc, char **argv) {
     one_run(source, -1, 0);
     different_options_are_refused(source);
     sl_source_close(source);
+    sl_mpi_info_free(&info);
     sl_mpi_close();
     return 0;
 }

@@ -138,6 +138,7 @@ int main(int argc, char **argv) {
     free(w);
     sl_transport_close(loopback);
     sl_transport_close(mpi);
+    sl_mpi_info_free(&info);
     sl_mpi_close();
     return n_bad == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

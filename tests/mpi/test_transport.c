@@ -370,6 +370,7 @@ int main(int argc, char **argv) {
 
     sl_transport_close(split);
     sl_transport_close(t);
+    sl_mpi_info_free(&info);
     sl_mpi_close();
     sl_mpi_close(); /* nothing more to do */
     return 0;
