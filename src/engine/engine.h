@@ -160,7 +160,10 @@ typedef struct {
     size_t page_bytes;                       /* of one page in one layer */
     uint64_t n_blocks;
     uint64_t n_prefill_rows, n_decode_rows; /* rows computed; counted on the first rank */
-    uint64_t n_shared_tokens; /* prompt tokens that others had computed; on the first rank */
+    /* On the first rank: prompt tokens of sequences that have begun, and those of them that others
+     * had computed. */
+    uint64_t n_admitted_tokens, n_shared_tokens;
+    int pages_idle; /* that hold prompts nobody uses now; on the first rank */
     double compute_s;                       /* in operators */
     double sweep_s;                         /* computing blocks, waiting included */
     double busy_s[SL_QUEUE_COUNT];          /* in tasks, by queue */

@@ -103,6 +103,7 @@ static void push_oldest(home_tree *h, sl_prefix_node *n) {
 void sl_prefix_hold(sl_prefix_tree *t, sl_prefix_node *n) {
     home_tree *h = tree_of(t, n);
     for (; !is_root(n); n = n->parent) {
+        n->is_taken = 1;
         if (n->n_users++ > 0) continue;
         h->n_idle--;
         if (!n->first_child) unlink_idle(h, n);

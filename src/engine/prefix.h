@@ -31,6 +31,7 @@ struct sl_prefix_node {
     int n_tokens; /* fewer than a page at a prompt's end */
     int32_t token[SL_PAGE_TOKENS];
 
+    int is_taken;     /* 1: a second sequence has used it */
     int is_ready;     /* 1: its rows are computed by every block from the next one on */
     int is_scoring;   /* 1: scores are under way */
     int n_logprobs;   /* of the scores */
@@ -65,7 +66,7 @@ sl_prefix_match sl_prefix_find(const sl_prefix_tree *tree, int home, const int32
 sl_prefix_node *sl_prefix_child(const sl_prefix_tree *tree, const sl_prefix_node *parent,
                                 const int32_t *token, int n_tokens);
 
-/* One user more, or less, of a node and all above it. */
+/* One user more, or less, of a node and all above it; who holds has taken them over. */
 void sl_prefix_hold(sl_prefix_tree *tree, sl_prefix_node *node);
 void sl_prefix_leave(sl_prefix_tree *tree, sl_prefix_node *node);
 

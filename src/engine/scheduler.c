@@ -123,8 +123,16 @@ uint64_t sl_scheduler_prefill_rows(const sl_scheduler *s) {
 uint64_t sl_scheduler_decode_rows(const sl_scheduler *s) {
     return s->decode_rows;
 }
+uint64_t sl_scheduler_admitted_tokens(const sl_scheduler *s) {
+    return s->admitted_tokens;
+}
 uint64_t sl_scheduler_shared_tokens(const sl_scheduler *s) {
     return s->shared_tokens;
+}
+int sl_scheduler_n_idle_pages(const sl_scheduler *s) {
+    int n = 0;
+    for (int t = 0; s->prefixes && t < SL_TIER_COUNT; t++) n += sl_prefix_n_idle(s->prefixes, t);
+    return n;
 }
 
 static void end_sequence(sl_scheduler *s, sl_sequence *q, sl_finish finish) {

@@ -79,7 +79,10 @@ void sl_scheduler_release(sl_scheduler *sched, const sl_engine_result *result);
 /* Rows computed so far, by kind. */
 uint64_t sl_scheduler_prefill_rows(const sl_scheduler *sched);
 uint64_t sl_scheduler_decode_rows(const sl_scheduler *sched);
-/* Prompt tokens of admitted sequences that others had computed. */
+/* Prompt tokens of admitted sequences, and those of them that others had computed. */
+uint64_t sl_scheduler_admitted_tokens(const sl_scheduler *sched);
 uint64_t sl_scheduler_shared_tokens(const sl_scheduler *sched);
+/* Pages that hold prompts nobody uses now, of all homes. */
+int sl_scheduler_n_idle_pages(const sl_scheduler *sched);
 
 #endif

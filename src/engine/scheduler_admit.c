@@ -12,6 +12,10 @@ enum { WORTH_WAITING = SL_PAGE_TOKENS / 2 };
 /* A wait is short, so that few are passed over: more are not looked at. */
 enum { MOST_PASSED_OVER = 1024 };
 
+/* Pages are scarce below a quarter of all; requests that are looked at to see what is wanted next.
+ */
+enum { SCARCE = 4, NEXT_ONES = 16 };
+
 typedef enum { SEATED, LATER, NO_ROOM } outcome;
 
 static int has_waiting_choices(const sl_request *r) {
@@ -202,6 +206,7 @@ static sl_status take_seat(sl_scheduler *s, sl_sequence *q, int slot, const sl_p
     if (m->partial) sl_prefix_leave(s->prefixes, m->partial);
     q->n_sent = m->n_tokens;
     s->shared_tokens += (uint64_t)m->n_tokens;
+    s->admitted_tokens += (uint64_t)sl_request_prompt_rows(r);
     return SL_OK;
 }
 
@@ -277,15 +282,34 @@ sl_status sl_scheduler_admit(sl_scheduler *s, int b, sl_block *block) {
 
 /* ---- afterwards ---- */
 
+/* Whether one of the next requests begins in the same way as this one. */
+static int is_awaited(const sl_scheduler *s, const sl_request *r) {
+    int n = 0;
+    const int page = SL_PAGE_TOKENS;
+    for (const sl_request *w = s->waiting.head; w && n < NEXT_ONES; w = w->next, n++)
+        if (w != r && w->ask.n_prompt >= page && r->ask.n_prompt >= page &&
+            memcmp(w->prompt, r->prompt, (size_t)page * sizeof *w->prompt) == 0)
+            return 1;
+    return 0;
+}
+
+/* Where pages are scarce, a prompt that nobody has shared is not kept: its pages are given up
+ * together, so that the next sequence's lie one after another. */
+static int is_worth_keeping(const sl_scheduler *s, const sl_sequence *q) {
+    const int home = q->node->home;
+    return s->n_free_pages[home] >= s->opt.n_pages[home] / SCARCE || is_awaited(s, q->request);
+}
+
 /* Pages that were not computed in the end leave the tree with their writer. */
 static void leave_nodes(sl_scheduler *s, sl_sequence *q) {
     sl_prefix_node *n = q->node;
     if (!n) return;
+    const int keeps = is_worth_keeping(s, q);
     sl_prefix_leave(s->prefixes, n);
     for (; q->n_own_nodes > 0; q->n_own_nodes--) {
         sl_prefix_node *parent = n->parent;
         n->is_scoring = 0;
-        if (!n->is_ready) {
+        if (!n->is_ready || (!keeps && !n->is_taken && n->n_users == 0 && !n->first_child)) {
             s->dropped[s->n_dropped++] = n->id;
             s->n_free_pages[n->home]++;
             sl_prefix_remove(s->prefixes, n);

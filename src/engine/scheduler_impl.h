@@ -48,7 +48,7 @@ struct sl_scheduler {
     int n_running;
     int n_free_pages[SL_TIER_COUNT]; /* neither reserved nor in the tree, by home */
     sl_prefix_tree *prefixes;        /* NULL: nothing is shared */
-    uint64_t prefill_rows, decode_rows, shared_tokens;
+    uint64_t prefill_rows, decode_rows, admitted_tokens, shared_tokens;
 };
 
 static inline int sl_scheduler_home(const sl_scheduler *s, int slot) {
