@@ -36,22 +36,38 @@ static int logprobs_of(const sl_request *r) {
 
 /* ---- seats ---- */
 
-/* A free seat of the block slot in one of `homes` (bits), in its least filled micro-batch; -1 if
- * there is none. */
-static int find_seat(const sl_scheduler *s, int b, unsigned homes) {
-    int best = -1, best_filled = s->opt.micro_batch;
+/* The prompt's first page in the tree; NULL if none is there. */
+static const sl_prefix_node *top_of(const sl_prefix_node *n) {
+    if (!n || n->depth == 0) return NULL;
+    while (n->depth > 1) n = n->parent;
+    return n;
+}
+
+/* A free seat of the block slot in one of `homes` (bits); -1 if there is none.  Where pages come
+ * from elsewhere, those that a micro-batch shares come once: it is the micro-batch with most
+ * sequences that begin with page `top`, of those the least filled.  None gets more than `share`
+ * sequences as long as others have fewer. */
+static int find_seat(const sl_scheduler *s, int b, unsigned homes, int share,
+                     const sl_prefix_node *top) {
+    int best = -1, best_filled = 0, best_same = 0;
     for (int m = 0; m < s->opt.num_micro_batches; m++) {
-        int filled = 0, open = -1;
+        int filled = 0, same = 0, open = -1;
         for (int i = 0; i < s->opt.micro_batch; i++) {
             const int slot = b * s->seats + m * s->opt.micro_batch + i;
-            if (s->seat[slot])
+            const sl_sequence *q = s->seat[slot];
+            if (q) {
                 filled++;
-            else if (open < 0 && (homes >> sl_scheduler_home(s, slot) & 1u))
+                same += top && top_of(q->node) == top;
+            } else if (open < 0 && (homes >> sl_scheduler_home(s, slot) & 1u)) {
                 open = slot;
+            }
         }
-        if (open >= 0 && filled < best_filled) {
-            best_filled = filled;
+        if (open < 0) continue;
+        if (filled >= share) same = -filled;
+        if (best < 0 || same > best_same || (same == best_same && filled < best_filled)) {
             best = open;
+            best_filled = filled;
+            best_same = same;
         }
     }
     return best;
@@ -82,13 +98,13 @@ static int match_home(const sl_scheduler *s, const sl_sequence *q, int home, sl_
 }
 
 /* The seat whose home holds most of the prompt. */
-static outcome choose_seat(const sl_scheduler *s, const sl_sequence *q, int b, int *slot_out,
-                           sl_prefix_match *match_out) {
+static outcome choose_seat(const sl_scheduler *s, const sl_sequence *q, int b, int share,
+                           int *slot_out, sl_prefix_match *match_out) {
     sl_prefix_match match[SL_TIER_COUNT];
     int most = -1, coming = 0;
     unsigned homes = 0;
     for (int t = 0; t < SL_TIER_COUNT; t++) {
-        if (s->opt.n_pages[t] == 0 || find_seat(s, b, 1u << t) < 0) continue;
+        if (s->opt.n_pages[t] == 0 || find_seat(s, b, 1u << t, share, NULL) < 0) continue;
         if (!match_home(s, q, t, &match[t])) continue;
         if (match[t].n_coming > coming) coming = match[t].n_coming;
         if (match[t].n_tokens < most) continue;
@@ -97,8 +113,11 @@ static outcome choose_seat(const sl_scheduler *s, const sl_sequence *q, int b, i
         homes |= 1u << t;
     }
     if (homes == 0) return NO_ROOM;
+    const sl_prefix_node *top = NULL;
+    for (int t = 0; t < SL_TIER_COUNT; t++)
+        if (homes >> t & 1u) top = top_of(match[t].node);
     if (coming - most >= WORTH_WAITING && !s->opt.two_phase) return LATER;
-    *slot_out = find_seat(s, b, homes);
+    *slot_out = find_seat(s, b, homes, share, top);
     *match_out = match[sl_scheduler_home(s, *slot_out)];
     return SEATED;
 }
@@ -211,12 +230,12 @@ static sl_status take_seat(sl_scheduler *s, sl_sequence *q, int slot, const sl_p
 }
 
 /* Tries to seat the next choice of a request in block slot b. */
-static sl_status admit_choice(sl_scheduler *s, sl_request *r, int b, sl_block *block,
+static sl_status admit_choice(sl_scheduler *s, sl_request *r, int b, int share, sl_block *block,
                               outcome *outcome_out) {
     sl_sequence *q = &r->sequence[r->n_admitted];
     sl_prefix_match match;
     int slot;
-    *outcome_out = choose_seat(s, q, b, &slot, &match);
+    *outcome_out = choose_seat(s, q, b, share, &slot, &match);
     if (*outcome_out != SEATED) return SL_OK;
     SL_TRY(take_seat(s, q, slot, &match, block));
     q->state = SL_SEQ_RUNNING;
@@ -266,8 +285,9 @@ sl_status sl_scheduler_admit(sl_scheduler *s, int b, sl_block *block) {
         sl_request *r = before ? before->next : s->waiting.head;
         outcome how = SEATED;
         while (has_waiting_choices(r) && how == SEATED) {
-            if (s->block[b].n_seated >= fair_share(s)) return SL_OK;
-            SL_TRY(admit_choice(s, r, b, block, &how));
+            const int most = fair_share(s), k = s->opt.num_micro_batches;
+            if (s->block[b].n_seated >= most) return SL_OK;
+            SL_TRY(admit_choice(s, r, b, (most + k - 1) / k, block, &how));
         }
         if (how == NO_ROOM) return SL_OK;
         if (how == LATER) {
