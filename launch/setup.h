@@ -40,7 +40,7 @@ typedef struct {
     sl_option_ints cache_at, hidden_at, percent;
     int cpu_attention; /* percent */
     double attn_sparsity;
-    int no_overlap;
+    int no_overlap, no_sharing, two_phase;
     const char *policy_path, *profile_path;
     int plan; /* sl_setup_wish */
     const char *metrics_path, *trace_path;
@@ -301,6 +301,27 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          &(o).no_overlap,                                                                          \
          NULL,                                                                                     \
          "Do one thing at a time instead of computing while data moves: for comparison.",          \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"no-prefix-sharing",                                                                      \
+         0,                                                                                        \
+         SL_OPTION_FLAG,                                                                           \
+         &(o).no_sharing,                                                                          \
+         NULL,                                                                                     \
+         "Compute every prompt as a whole, even where others begin in the same way.",              \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"two-phase",                                                                              \
+         0,                                                                                        \
+         SL_OPTION_FLAG,                                                                           \
+         &(o).two_phase,                                                                           \
+         NULL,                                                                                     \
+         "Start the sequences of a block together, compute all of their prompts before any "       \
+         "generated token, and begin the next block after the last one: for comparison.",          \
          0,                                                                                        \
          0,                                                                                        \
          NULL,                                                                                     \

@@ -112,7 +112,9 @@ static sl_status open_shared(sl_engine *e, const sl_model_config *c,
                                   .seats = e->seats,
                                   .max_context = p->max_context,
                                   .vocab = c->vocab,
-                                  .on_token = on_token};
+                                  .on_token = on_token,
+                                  .no_sharing = p->no_sharing,
+                                  .two_phase = p->two_phase};
     memcpy(sched.n_pages, n_pages, sizeof sched.n_pages);
     return sl_scheduler_open(&sched, &e->sched);
 }
@@ -378,6 +380,10 @@ void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
                           .n_blocks = e->n_blocks,
                           .n_prefill_rows = e->sched ? sl_scheduler_prefill_rows(e->sched) : 0,
                           .n_decode_rows = e->sched ? sl_scheduler_decode_rows(e->sched) : 0,
+                          .n_admitted_tokens =
+                              e->sched ? sl_scheduler_admitted_tokens(e->sched) : 0,
+                          .n_shared_tokens = e->sched ? sl_scheduler_shared_tokens(e->sched) : 0,
+                          .pages_idle = e->sched ? sl_scheduler_n_idle_pages(e->sched) : 0,
                           .compute_s = s.compute_s,
                           .wire_wait_s = s.wait_s + e->wait_s,
                           .sent_bytes = s.sent_bytes + e->sent_bytes,

@@ -54,6 +54,9 @@ typedef struct {
                        * computed on the host; the pages of the others are copied to the gpu */
     float sparsity;   /* of attention to values in decode, (0, 1]; 0: dense */
     int no_overlap;   /* 1: one task at a time, for comparison and to find faults */
+    int no_sharing;   /* 1: common beginnings of prompts are computed for each of them */
+    int two_phase;    /* 1: blocks of sequences that start together, all prompts before any decode,
+                       * for comparison */
     /* Parts that the engine uses if they are there, borrowed until close. */
     sl_host_attention *host_attention; /* attention on the host; needed by host_attends on a gpu */
     sl_span_callback on_span;          /* is told of each task that is over, with span_user */
@@ -161,6 +164,10 @@ typedef struct {
     size_t page_bytes;                       /* of one page in one layer */
     uint64_t n_blocks;
     uint64_t n_prefill_rows, n_decode_rows; /* rows computed; counted on the first rank */
+    /* On the first rank: prompt tokens of sequences that have begun, and those of them that others
+     * had computed. */
+    uint64_t n_admitted_tokens, n_shared_tokens;
+    int pages_idle; /* that hold prompts nobody uses now; on the first rank */
     double compute_s;                       /* in operators */
     double sweep_s;                         /* computing blocks, waiting included */
     double busy_s[SL_QUEUE_COUNT];          /* in tasks, by queue */

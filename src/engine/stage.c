@@ -22,12 +22,14 @@ sl_block_limits sl_stage_limits(const sl_stage *s) {
                              .max_micro_batches = s->opt.num_micro_batches,
                              .max_rows = s->opt.max_rows,
                              .vocab = s->config.vocab,
-                             .max_context = s->opt.max_context};
+                             .max_context = s->opt.max_context,
+                             .n_kept = s->kv ? sl_kv_n_kept_max(s->kv) : 0};
 }
 
 sl_status sl_stage_finish(sl_stage *s) {
     for (int set = 0; set < s->n_sets; set++) SL_TRY(sl_stage_wait_sent(s, set));
     for (int slot = 0; slot < s->opt.n_slots; slot++) sl_kv_release(s->kv, slot);
+    sl_kv_drop_all(s->kv);
     return SL_OK;
 }
 

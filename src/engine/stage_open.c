@@ -150,6 +150,7 @@ sl_status sl_stage_open_pages(sl_stage *s, const int n_pages[SL_TIER_COUNT]) {
         kv.n_pages[SL_TIER_GPU] = 0;
     }
     SL_TRY(sl_kv_open(&kv, &s->kv));
+    SL_TRY(sl_slots_open_kept(&s->slots, sl_kv_n_kept_max(s->kv)));
     s->taken_at_start = sl_tier_n_taken(s->cpu) + (s->gpu ? sl_tier_n_taken(s->gpu) : 0);
     return SL_OK;
 }

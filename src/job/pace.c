@@ -14,6 +14,8 @@ sl_status sl_pace_step(sl_pace *pace, sl_engine *engine, int *done_out) {
     const uint64_t n_decode = after.n_decode_rows - before.n_decode_rows;
     pace->n_prefill_rows += n_prefill;
     pace->n_decode_rows += n_decode;
+    pace->n_admitted_tokens += after.n_admitted_tokens - before.n_admitted_tokens;
+    pace->n_shared_tokens += after.n_shared_tokens - before.n_shared_tokens;
     if (n_prefill > 0) {
         pace->prefill_s += spent_s;
     } else {
@@ -29,4 +31,10 @@ double sl_pace_prefill_tps(const sl_pace *pace) {
 
 double sl_pace_decode_tps(const sl_pace *pace) {
     return pace->decode_s > 0 ? (double)pace->n_pure_decode_rows / pace->decode_s : 0;
+}
+
+double sl_pace_hits_frac(const sl_pace *pace) {
+    return pace->n_admitted_tokens > 0
+               ? (double)pace->n_shared_tokens / (double)pace->n_admitted_tokens
+               : 0;
 }

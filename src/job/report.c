@@ -113,12 +113,18 @@ void sl_report_print(const sl_report *report, FILE *stream) {
             report->n_threads, report->n_threads == 1 ? "" : "s");
     fprintf(stream,
             "policy: micro-batches of %d sequences, %d a block, %d blocks in flight, at most %d "
-            "rows, context %d, %s weights, %s cache\n",
+            "rows, context %d, %s weights, %s cache%s%s\n",
             policy->micro_batch, policy->num_micro_batches, policy->blocks_in_flight,
             policy->max_rows, policy->max_context, weights_name(policy),
-            sl_dtype_name(policy->cache_dtype));
+            sl_dtype_name(policy->cache_dtype),
+            policy->no_sharing ? ", no prefix sharing" : "",
+            policy->two_phase ? ", two phases" : "");
     fprintf(stream, "requests  %10" PRIu64, report->n_requests);
     if (report->n_refused) fprintf(stream, "  (%" PRIu64 " refused)", report->n_refused);
+    if (pace->n_shared_tokens)
+        fprintf(stream,
+                "\nprefix    %10" PRIu64 " of %" PRIu64 " prompt tokens shared (%.1f %% prefix hits)",
+                pace->n_shared_tokens, pace->n_admitted_tokens, 100 * sl_pace_hits_frac(pace));
     fprintf(stream, "\nprefill   %10" PRIu64 " tokens in %8.2f s  %10.1f tokens/s\n",
             pace->n_prefill_rows, pace->prefill_s, sl_pace_prefill_tps(pace));
     fprintf(stream, "decode    %10" PRIu64 " tokens in %8.2f s  %10.1f tokens/s",
@@ -170,6 +176,8 @@ static void put_policy(sl_json_text *out, const sl_policy *policy) {
     put_int(out, "max_rows", (uint64_t)policy->max_rows);
     put_int(out, "blocks_in_flight", (uint64_t)policy->blocks_in_flight);
     put_int(out, "max_context", (uint64_t)policy->max_context);
+    put_int(out, "prefix_sharing", !policy->no_sharing);
+    put_int(out, "two_phase", policy->two_phase != 0);
     put_text(out, "weights", weights_name(policy));
     put_text(out, "cache", sl_dtype_name(policy->cache_dtype));
     sl_json_raw(out, "}");
@@ -253,6 +261,9 @@ sl_status sl_report_json(const sl_report *report, sl_json_text *out) {
     put_int(out, "n_prefill_rows", pace->n_prefill_rows);
     put_int(out, "n_decode_rows", pace->n_decode_rows);
     put_int(out, "n_pure_decode_rows", pace->n_pure_decode_rows);
+    put_int(out, "n_admitted_tokens", pace->n_admitted_tokens);
+    put_int(out, "n_shared_tokens", pace->n_shared_tokens);
+    put_real(out, "prefix_hits_frac", sl_pace_hits_frac(pace));
     put_real(out, "prefill_tokens_per_s", sl_pace_prefill_tps(pace));
     put_real(out, "decode_tokens_per_s", sl_pace_decode_tps(pace));
     put_real(out, "total_tokens_per_s", sl_report_total_tps(report));

@@ -16,6 +16,7 @@
 #include "cpu/cpu_backend.h"
 #include "cpu/cpu_host_attention.h"
 #include "cuda/cuda_backend.h"
+#include "store/kv_format.h"
 #include "support/placements.h"
 
 static char *disk_dir;
@@ -55,7 +56,8 @@ static sl_status open_cpu(sl_backend **be, sl_host_attention **host) {
     return sl_cpu_backend_open(&cpu, be);
 }
 
-static const placement_parts on_gpu = {open_gpu}, on_cpu = {open_cpu};
+static const placement_parts on_gpu = {.open = open_gpu}, on_cpu = {.open = open_cpu};
+static const placement_parts shared_on_gpu = {open_gpu, 1, 0}, alone_on_gpu = {open_gpu, 1, 1};
 
 static void run(const char *model, const placement *p, sl_dtype weights, sl_dtype cache,
                 int with_gpu, placement_outcome *out) {
@@ -121,6 +123,32 @@ static void every_placement_gives_the_tokens_of_the_gpu_alone(void **state) {
     assert_true(n > n_all * 3 / 4);
 }
 
+/* Prompts that begin in the same way, computed once and computed for each. */
+static void sharing_changes_nothing(void **state) {
+    (void)state;
+    int n = 0;
+    float largest = 0.0f;
+    for (int i = 0; i < n_placements; i++) {
+        const char *model = models[i % N_MODELS];
+        const sl_dtype *precision = placement_precisions[i % N_PLACEMENT_PRECISIONS];
+        const placement gpu_alone = placement_all_in_one(1);
+        placement_outcome alone, shared;
+        if (placement_run(model, &gpu_alone, precision[0], precision[1], disk_dir, &alone_on_gpu, 1,
+                          &alone) != SL_OK ||
+            placement_run(model, &placements[i], precision[0], precision[1], disk_dir,
+                          &shared_on_gpu, 1, &shared) != SL_OK)
+            fail_msg("%s, %s: %s", model, placements[i].name, sl_error_message());
+        assert_int_equal(alone.stats.n_shared_tokens, 0);
+        assert_true(shared.stats.n_shared_tokens >= 2 * SL_PAGE_TOKENS);
+        const int compared = placement_compare(placements[i].name, &shared, &alone,
+                                               tolerance_of(precision[1]), &largest);
+        if (compared < 0) fail();
+        n += compared;
+    }
+    printf("log-probabilities differ by up to %g\n", (double)largest);
+    assert_true(n > n_placements * PLACEMENT_REQUESTS * PLACEMENT_TOKENS * 3 / 4);
+}
+
 /* What moves while others compute must not show: any race would. */
 static void a_placement_gives_the_same_bits_again(void **state) {
     (void)state;
@@ -154,6 +182,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(f16_tokens_are_those_of_the_cpu_oracle),
         cmocka_unit_test(every_placement_gives_the_tokens_of_the_gpu_alone),
+        cmocka_unit_test(sharing_changes_nothing),
         cmocka_unit_test(a_placement_gives_the_same_bits_again),
         cmocka_unit_test(weights_are_placed_as_high_as_they_fit),
     };
