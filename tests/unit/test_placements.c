@@ -136,7 +136,7 @@ static void sharing_changes_nothing(sl_status (*open)(sl_backend **, sl_host_att
     const placement_parts shared = {open, 1, 0}, alone = {open, 1, 1};
     int n_compared = 0, n_all = 0;
     uint64_t n_shared = 0;
-    float largest = 0;
+    placement_drift drift = {0};
     for (int i = 0; i < n_placements; i++) {
         const int m = i % N_MODELS;
         const sl_dtype *precision = placement_precisions[i % N_PLACEMENT_PRECISIONS];
@@ -151,13 +151,13 @@ static void sharing_changes_nothing(sl_status (*open)(sl_backend **, sl_host_att
         assert_true(found.stats.n_shared_tokens >= 2 * SL_PAGE_TOKENS);
         n_shared += found.stats.n_shared_tokens;
         const int n = placement_compare(placements[i].name, &found, &expected,
-                                        tolerance_of(precision[1]), &largest);
+                                        tolerance_of(precision[1]), &drift);
         if (n < 0) fail();
         n_compared += n;
         n_all += PLACEMENT_REQUESTS * PLACEMENT_TOKENS;
     }
     printf("%d tokens shared; log-probabilities differ by up to %g\n", (int)n_shared,
-           (double)largest);
+           (double)drift.largest);
     assert_true(n_compared > n_all * 9 / 10);
 }
 
