@@ -31,6 +31,7 @@ typedef struct {
     const char *disk_dir;
     sl_option_ints weights_at;
     int backend;             /* index into sl_setup_backends */
+    int transport;           /* index into sl_setup_transports */
     sl_option_texts cluster; /* files of machine profiles, for sim */
     int sim_ranks;
     int n_threads;
@@ -43,6 +44,7 @@ typedef struct {
     const char *policy_path, *profile_path;
     int plan; /* sl_setup_wish */
     const char *metrics_path, *trace_path;
+    double timeout_s; /* silence after which a rank counts as lost */
     int quiet;
     /* What a plan expects of the job; set by the command, no options. */
     int expected_prompt_len, expected_gen_len, expected_prompts;
@@ -51,10 +53,14 @@ typedef struct {
 /* Whether the policy is planned where the options leave it open. */
 typedef enum { SL_SETUP_PLAN_AUTO, SL_SETUP_PLAN_ALWAYS, SL_SETUP_PLAN_NEVER } sl_setup_wish;
 
-extern const char *const sl_setup_wishes[];   /* "auto", "always", "never" */
-extern const char *const sl_setup_weights[];  /* "stored", "f32", "f16", "q8", "q4" */
-extern const char *const sl_setup_caches[];   /* "f16", "f32", "q8", "q4" */
-extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
+extern const char *const sl_setup_wishes[]; /* "auto", "always", "never" */
+/* Together with what launchers take of their own, the end comes within ten seconds. */
+#define SL_SETUP_TIMEOUT_S 5.0
+
+extern const char *const sl_setup_weights[];    /* "stored", "f32", "f16", "q8", "q4" */
+extern const char *const sl_setup_caches[];     /* "f16", "f32", "q8", "q4" */
+extern const char *const sl_setup_backends[];   /* "auto", "cpu", "cuda", "sim" */
+extern const char *const sl_setup_transports[]; /* "auto", "mpi", "nccl" */
 
 /* Rows of an option table, for a sl_setup_options called `o`. */
 #define SL_SETUP_MODEL_OPTIONS(o)                                                                  \
@@ -310,6 +316,17 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          0,                                                                                        \
          sl_setup_backends,                                                                        \
          NULL},                                                                                    \
+        {"transport",                                                                              \
+         0,                                                                                        \
+         SL_OPTION_CHOICE,                                                                         \
+         &(o).transport,                                                                           \
+         "auto|mpi|nccl",                                                                          \
+         "Under MPI, how ranks hand on hidden states: nccl from GPU to GPU, where every rank has " \
+         "one of its own; mpi through host memory. Default auto: nccl where it can.",              \
+         0,                                                                                        \
+         0,                                                                                        \
+         sl_setup_transports,                                                                      \
+         NULL},                                                                                    \
         {"cluster",                                                                                \
          0,                                                                                        \
          SL_OPTION_TEXTS,                                                                          \
@@ -384,6 +401,17 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          0,                                                                                        \
          NULL,                                                                                     \
          NULL},                                                                                    \
+        {"timeout",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_REAL,                                                                           \
+         &(o).timeout_s,                                                                           \
+         "S",                                                                                      \
+         "Under MPI: seconds without a sign of life after which a rank counts as lost, and all "   \
+         "end. Default 5.",                                                                        \
+         0.2,                                                                                      \
+         1e6,                                                                                      \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
     {                                                                                              \
         "quiet", 'q', SL_OPTION_FLAG, &(o).quiet, NULL, "No progress and no report.", 0, 0, NULL,  \
             NULL                                                                                   \
@@ -394,6 +422,7 @@ typedef struct {
     const sl_launch *launch;
     const sl_setup_options *options;
     sl_transport *transport;
+    size_t wire_bytes;       /* what it takes of this rank's GPU */
     sl_source *source;       /* closed once the engine is open */
     sl_model_config config;  /* copy of the source's */
     sl_tokenizer *tokenizer; /* first rank only, if wanted and the model has one */
