@@ -16,12 +16,14 @@
 #include "model/layout.h"
 #include "setup_plan.h"
 #include "setup_policy.h"
+#include "setup_wire.h"
 #include "simulate.h"
 
 const char *const sl_setup_wishes[] = {"auto", "always", "never", NULL};
 const char *const sl_setup_weights[] = {"stored", "f32", "f16", "q8", "q4", NULL};
 const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", NULL};
 const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", "sim", NULL};
+const char *const sl_setup_transports[] = {"auto", "mpi", "nccl", NULL};
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 void sl_setup_options_init(sl_setup_options *options) {
@@ -80,11 +82,11 @@ void sl_setup_close(sl_setup *setup, sl_status outcome) {
     sl_engine_close(setup->engine); /* may report to the trace until here */
     sl_host_attention_close(setup->host_attention);
     sl_trace_close(setup->trace);
+    sl_transport_close(setup->transport); /* may use the backend's streams until here */
     sl_backend_close(setup->backend);
     sl_tokenizer_close(setup->tokenizer);
     sl_source_close(setup->source);
     sl_watch_close(setup->watch, outcome);
-    sl_transport_close(setup->transport);
     *setup = (sl_setup){0};
 }
 
@@ -160,6 +162,8 @@ static sl_status open_cuda(sl_setup *setup, int n_devices) {
         size_t free_bytes;
         SL_TRY(sl_cuda_free_bytes(gpu.device, &free_bytes));
         cuda.memory_bytes = sl_capacity_gpu_bytes(&gpu, free_bytes);
+    } else { /* what was asked for is for all that we do there */
+        cuda.memory_bytes -= sl_setup_wire_share(setup, cuda.memory_bytes);
     }
     SL_TRY(sl_cuda_backend_open(&cuda, &setup->backend));
     snprintf(setup->backend_name, sizeof setup->backend_name, "cuda (gpu %d)", gpu.device);
@@ -222,6 +226,7 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
         SL_TRY(sl_capacity_threads(setup->launch, setup->transport, setup->options->quiet,
                                    &setup->n_threads));
 
+    SL_TRY(sl_setup_open_wire(setup));
     SL_TRY(sl_setup_choose_policy(setup));
     sl_status st = open_backend(setup);
     if (st == SL_OK) st = open_host_attention(setup);

@@ -32,6 +32,7 @@ typedef struct {
     const char *disk_dir;
     sl_option_ints weights_at;
     int backend;             /* index into sl_setup_backends */
+    int transport;           /* index into sl_setup_transports */
     sl_option_texts cluster; /* files of machine profiles, for sim */
     int sim_ranks;
     int n_threads;
@@ -59,9 +60,10 @@ extern const char *const sl_setup_wishes[]; /* "auto", "always", "never" */
 #define SL_SETUP_TIMEOUT_S  5.0
 #define SL_SETUP_PATIENCE_S 6.0
 
-extern const char *const sl_setup_weights[];  /* "stored", "f32", "f16", "q8", "q4" */
-extern const char *const sl_setup_caches[];   /* "f16", "f32", "q8", "q4" */
-extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
+extern const char *const sl_setup_weights[];    /* "stored", "f32", "f16", "q8", "q4" */
+extern const char *const sl_setup_caches[];     /* "f16", "f32", "q8", "q4" */
+extern const char *const sl_setup_backends[];   /* "auto", "cpu", "cuda", "sim" */
+extern const char *const sl_setup_transports[]; /* "auto", "mpi", "nccl" */
 
 /* Rows of an option table, for a sl_setup_options called `o`. */
 #define SL_SETUP_MODEL_OPTIONS(o)                                                                  \
@@ -338,6 +340,17 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          0,                                                                                        \
          sl_setup_backends,                                                                        \
          NULL},                                                                                    \
+        {"transport",                                                                              \
+         0,                                                                                        \
+         SL_OPTION_CHOICE,                                                                         \
+         &(o).transport,                                                                           \
+         "auto|mpi|nccl",                                                                          \
+         "Under MPI, how ranks hand on hidden states: nccl from GPU to GPU, where every rank has " \
+         "one of its own; mpi through host memory. Default auto: nccl where it can.",              \
+         0,                                                                                        \
+         0,                                                                                        \
+         sl_setup_transports,                                                                      \
+         NULL},                                                                                    \
         {"cluster",                                                                                \
          0,                                                                                        \
          SL_OPTION_TEXTS,                                                                          \
@@ -434,6 +447,7 @@ typedef struct {
     const sl_setup_options *options;
     sl_transport *transport;
     sl_watch *watch;         /* NULL without MPI */
+    size_t wire_bytes;       /* what it takes of this rank's GPU */
     sl_source *source;       /* closed once the engine is open */
     sl_model_config config;  /* copy of the source's */
     sl_tokenizer *tokenizer; /* first rank only, if wanted and the model has one */

@@ -40,7 +40,8 @@ static transport_mpi *self_of(sl_transport *t) {
 }
 
 static const char *channel_name(sl_channel channel) {
-    static const char *const names[SL_CHANNEL_COUNT] = {"header", "hidden", "result"};
+    static const char *const names[SL_CHANNEL_COUNT] = {"header", "hidden", "result", "notice",
+                                                        "credit"};
     return names[channel];
 }
 

@@ -241,12 +241,13 @@ static sl_status take_memory(sl_cuda *cuda, size_t bytes) {
     return SL_OK;
 }
 
-/* Small copies that computation waits for go first. */
+/* Small copies that computation waits for go first, and what other ranks wait for. */
 static sl_status open_streams(sl_cuda *cuda) {
     int least = 0, greatest = 0;
     SL_TRY(SL_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest), "ask for priorities"));
     for (int i = 0; i < SL_STREAM_COUNT; i++) {
-        const int is_urgent = i == SL_STREAM_ASK || i == SL_STREAM_ANSWER;
+        const int is_urgent = i == SL_STREAM_ASK || i == SL_STREAM_ANSWER ||
+                              i == SL_STREAM_WIRE_IN || i == SL_STREAM_WIRE_OUT;
         SL_TRY(SL_CUDA(cudaStreamCreateWithPriority(&cuda->stream[i], cudaStreamNonBlocking,
                                                     is_urgent ? greatest : least),
                        "make a stream"));

@@ -173,7 +173,11 @@ typedef struct {
     double busy_s[SL_QUEUE_COUNT];          /* in tasks, by queue */
     uint64_t moved_bytes[SL_QUEUE_COUNT];   /* over the queue's link; ATTEND: pages read */
     double wire_wait_s;                     /* waiting for peers */
-    uint64_t sent_bytes, received_bytes;    /* hidden states, headers, results */
+    double run_s;                           /* from the first step to the last */
+    /* Of run_s, with nothing to compute: before the first block came; later, because other ranks
+     * were computing; because hidden states that had left the rank before were on the wire. */
+    double start_s, bubble_s, exposed_wire_s;
+    uint64_t sent_bytes, received_bytes; /* hidden states, headers, results */
     /* First rank: time in step() while any block in flight held prompt rows / none did. */
     double prefill_s, decode_s;
     uint64_t n_steady_allocs; /* tensor allocations after the first block: 0 */

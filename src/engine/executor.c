@@ -114,11 +114,14 @@ static sl_status start_queue(run_state *r, sl_queue queue, int *moved) {
     }
 }
 
-/* Gives the core away for a little longer each time. */
-static void pause_a_little(double *pause_s, double *wait_s) {
-    const double t0 = sl_clock_s();
+void sl_executor_pause(double *pause_s) {
     *pause_s = *pause_s == 0.0 ? 2e-6 : *pause_s < 1e-4 ? 1.5 * *pause_s : *pause_s;
     sl_clock_sleep(*pause_s);
+}
+
+static void pause_a_little(double *pause_s, double *wait_s) {
+    const double t0 = sl_clock_s();
+    sl_executor_pause(pause_s);
     *wait_s += sl_clock_s() - t0;
 }
 

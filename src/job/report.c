@@ -86,7 +86,18 @@ static void print_queues(const sl_engine_stats *rank, FILE *stream) {
     }
 }
 
-static void print_rank(const sl_engine_stats *rank, FILE *stream) {
+/* How a rank of a pipeline spent its time; what is left is its own doing. */
+static void print_pipeline(const sl_engine_stats *rank, FILE *stream) {
+    const double percent = rank->run_s > 0.0 ? 100.0 / rank->run_s : 0.0;
+    fprintf(
+        stream,
+        "        of %.2f s: computing %.1f %%, nothing to compute yet %.1f %%, waiting for other "
+        "ranks %.1f %%, for the wire %.1f %%\n",
+        rank->run_s, percent * rank->compute_s, percent * rank->start_s, percent * rank->bubble_s,
+        percent * rank->exposed_wire_s);
+}
+
+static void print_rank(const sl_engine_stats *rank, int n_ranks, FILE *stream) {
     char weights[32], peak[32], budget[32], sent[32], received[32];
     fprintf(stream, "  %4d  %4d-%-4d %10s  %10s of %-10s %5d of %-6d %8.2f %8.2f %10s %10s\n",
             rank->rank, rank->first_layer, rank->last_layer - 1,
@@ -98,6 +109,7 @@ static void print_rank(const sl_engine_stats *rank, FILE *stream) {
             sl_bytes_format(rank->received_bytes, received, sizeof received));
     print_tiers(rank, stream);
     print_queues(rank, stream);
+    if (n_ranks > 1) print_pipeline(rank, stream);
 }
 
 static const char *weights_name(const sl_policy *policy) {
@@ -140,7 +152,8 @@ void sl_report_print(const sl_report *report, FILE *stream) {
             report->wall_s);
     fprintf(stream, "  rank  layers       weights     cpu peak of budget        pages peak    "
                     "compute s   wait s       sent   received\n");
-    for (int r = 0; r < report->n_ranks; r++) print_rank(&report->ranks[r], stream);
+    for (int r = 0; r < report->n_ranks; r++)
+        print_rank(&report->ranks[r], report->n_ranks, stream);
     if (report->plan) sl_report_plan_print(report, stream);
     fflush(stream);
 }
@@ -225,6 +238,10 @@ static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
     put_int(out, "n_decode_rows", rank->n_decode_rows);
     put_real(out, "compute_s", rank->compute_s);
     put_real(out, "wire_wait_s", rank->wire_wait_s);
+    put_real(out, "run_s", rank->run_s);
+    put_real(out, "start_s", rank->start_s);
+    put_real(out, "bubble_s", rank->bubble_s);
+    put_real(out, "exposed_wire_s", rank->exposed_wire_s);
     put_real(out, "prefill_s", rank->prefill_s);
     put_real(out, "decode_s", rank->decode_s);
     put_int(out, "sent_bytes", rank->sent_bytes);
