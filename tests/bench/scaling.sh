@@ -6,7 +6,8 @@
 # Usage: tests/bench/scaling.sh SLUICE PROFILE [MODEL...]
 #   SLUICE   the program, built with CUDA where GPUs are to be measured
 #   PROFILE  of a rank, as sluice profile --gpu-mem 16GiB writes it: cluster/g16.json
-#   MODEL    6.7b 30b 30b-f16 175b; default: all
+#   MODEL    6.7b 30b 30b-f16 175b (24 of its layers), and w5 w5f: 24 layers of 30b in q4 and in f16;
+#            default: the first four
 #
 # What this host has no GPUs for is simulated on PROFILE, and says so.
 # SLUICE_RANKS="1 2 4" sets the numbers of ranks, SLUICE_SIMULATE=1 simulates all,
@@ -56,8 +57,7 @@ import json, sys
 r = json.load(open(sys.argv[1]))
 name, p, how = sys.argv[2:]
 plan = r.get("plan") or r.get("expected") or {}
-exposed = [k.get("wire_exposed_frac") for k in r["ranks"]]
-exposed = max((x for x in exposed if x is not None), default=None)
+exposed = max(k["exposed_wire_s"] / k["sweep_s"] for k in r["ranks"])
 print(json.dumps({
     "name": name, "ranks": int(p), "how": how, "total": r["total_tokens_per_s"],
     "decode": r.get("decode_tokens_per_s"), "expected": plan.get("tokens_per_s"),
@@ -79,7 +79,7 @@ print("%-8s %d ranks %-9s total %8.1f tok/s%s  decode %8.1f%s  expected %s  expo
       "block %s x %s, %s in flight" % (
           r["name"], r["ranks"], r["how"], r["total"], of("total"), r["decode"] or 0, of("decode"),
           "%.1f" % r["expected"] if r["expected"] else "-",
-          "%.1f %%" % (100 * r["exposed"]) if r["exposed"] is not None else "-",
+          "%.1f %%" % (100 * r["exposed"]),
           r["policy"].get("micro_batch"), r["policy"].get("num_micro_batches"),
           r["policy"].get("blocks_in_flight")), flush=True)
 PY
@@ -94,6 +94,10 @@ for m in "${models[@]}"; do
             --num-prompts 160 ;;
         175b) measure "$p" "$m" --model "dummy:$here/configs/opt-175b-24-layers.json" \
             --weights q4 --cache q4 --num-prompts 384 ;;
+        w5) measure "$p" "$m" --model "dummy:$here/configs/opt-30b-24-layers.json" \
+            --weights q4 --cache q4 --num-prompts 1024 ;;
+        w5f) measure "$p" "$m" --model "dummy:$here/configs/opt-30b-24-layers.json" \
+            --weights f16 --cache f16 --num-prompts 256 ;;
         *) echo "unknown model $m" >&2 && exit 2 ;;
         esac
     done
