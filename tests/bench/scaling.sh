@@ -57,7 +57,7 @@ import json, sys
 r = json.load(open(sys.argv[1]))
 name, p, how = sys.argv[2:]
 plan = r.get("plan") or r.get("expected") or {}
-exposed = max(k["exposed_wire_s"] / k["sweep_s"] for k in r["ranks"])
+exposed = max(k["exposed_wire_s"] / (k.get("run_s") or k["sweep_s"]) for k in r["ranks"])
 print(json.dumps({
     "name": name, "ranks": int(p), "how": how, "total": r["total_tokens_per_s"],
     "decode": r.get("decode_tokens_per_s"), "expected": plan.get("tokens_per_s"),
@@ -95,7 +95,7 @@ for m in "${models[@]}"; do
         175b) measure "$p" "$m" --model "dummy:$here/configs/opt-175b-24-layers.json" \
             --weights q4 --cache q4 --num-prompts 384 ;;
         w5) measure "$p" "$m" --model "dummy:$here/configs/opt-30b-24-layers.json" \
-            --weights q4 --cache q4 --num-prompts 1024 ;;
+            --weights q4 --cache q4 --num-prompts 768 ;;
         w5f) measure "$p" "$m" --model "dummy:$here/configs/opt-30b-24-layers.json" \
             --weights f16 --cache f16 --num-prompts 256 ;;
         *) echo "unknown model $m" >&2 && exit 2 ;;
