@@ -14,7 +14,7 @@ N_REQUESTS, N_TOKENS, MARGIN, TOLERANCE = 30, 16, 0.05, 0.025
 def write_requests():
     choose = random.Random(5)
     for i in range(N_REQUESTS):
-        prompt = [choose.randrange(3, 300) for _ in range(1 + 3 * i)]
+        prompt = [choose.randrange(3, 300) for _ in range(1 + 3 * i // 2)]
         body = {"prompt": prompt, "max_tokens": N_TOKENS, "temperature": 0, "logprobs": 2}
         print(json.dumps({"custom_id": "r%d" % i, "method": "POST", "url": "/v1/completions",
                           "body": body}))

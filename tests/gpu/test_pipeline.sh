@@ -41,6 +41,8 @@ against() {
 
 shape=(--micro-batch 4 --num-micro-batches 2 --max-rows 48)
 for model in opt llama-gqa qwen2; do
+    layers=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["num_hidden_layers"])' \
+        "$source/tests/golden/models/$model/config.json")
     rm -f one.jsonl
     run "$model" 1 one.jsonl "${shape[@]}" || continue
     if [ "$gpus" -ge 2 ]; then
@@ -49,7 +51,7 @@ for model in opt llama-gqa qwen2; do
         against "$model" 2 "${shape[@]}" --transport nccl --weights-at 0,100 --cache-at 50,50
     fi
     against "$model" 3 "${shape[@]}" --transport mpi
-    against "$model" 4 "${shape[@]}" --layers 2,1,1,1
+    against "$model" 2 "${shape[@]}" --layers "1,$((layers - 1))"
 done
 # Ranks that share a GPU: one is hidden.
 export CUDA_VISIBLE_DEVICES=0
