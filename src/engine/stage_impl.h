@@ -131,6 +131,7 @@ struct sl_stage {
     sl_stage_arrival *arrival[SL_STAGE_SETS];     /* [num_micro_batches] */
     sl_stage_departure *departure[SL_STAGE_SETS]; /* [num_micro_batches] */
     int expects;                                  /* 1: the next block is expected */
+    int left_set;                                 /* of the micro-batch that departed last */
     sl_choice_ask *ask;                           /* [max_rows], last rank */
     const sl_block *block;                        /* being computed */
     sl_block_result *result;                      /* last rank, being filled */

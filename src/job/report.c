@@ -242,6 +242,8 @@ static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
     put_real(out, "start_s", rank->start_s);
     put_real(out, "bubble_s", rank->bubble_s);
     put_real(out, "exposed_wire_s", rank->exposed_wire_s);
+    put_real(out, "wire_exposed_frac",
+             rank->run_s > 0.0 ? rank->exposed_wire_s / rank->run_s : 0.0);
     put_real(out, "prefill_s", rank->prefill_s);
     put_real(out, "decode_s", rank->decode_s);
     put_int(out, "sent_bytes", rank->sent_bytes);
