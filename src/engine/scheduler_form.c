@@ -68,8 +68,8 @@ static int by_order(const void *a, const void *b) {
 
 /* One micro-batch: every decoding sequence has its row; prompts share the rest, oldest first, so
  * that a stream of long prompts starves nobody.  Rows that attend in the same way lie together. */
-static sl_status emit_micro_batch(sl_scheduler *s, int b, int m, int only_prompts,
-                                  sl_block *block, int *has_prefill) {
+static sl_status emit_micro_batch(sl_scheduler *s, int b, int m, int only_prompts, sl_block *block,
+                                  int *has_prefill) {
     int n = 0, n_single = 0;
     sl_row_candidate *all = s->candidate;
     for (int i = 0; i < s->opt.micro_batch; i++) {

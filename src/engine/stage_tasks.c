@@ -389,7 +389,10 @@ static sl_status chain_task(void *context, const sl_task *task, const sl_task *d
         before = a->state == SL_WIRE_RAISED ? SL_STREAM_WIRE_IN : -1;
         end = a->end;
     }
-    *chained_out = stream >= 0 && before >= 0 && s->failed == SL_OK;
+    /* Choosing tokens waits for what is queued before it; other ranks wait for this one meanwhile.
+     */
+    const int blocks = task->kind == SL_TASK_HEAD && s->opt.transport->n_ranks > 1;
+    *chained_out = stream >= 0 && before >= 0 && !blocks && s->failed == SL_OK;
     if (!*chained_out || stream == before) return SL_OK;
     const sl_status st = s->device->wait(s->opt.backend, (sl_stream)stream, end);
     sl_stage_note_failure(s, st, sl_error_message(), 1);
