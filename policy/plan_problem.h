@@ -19,7 +19,8 @@ typedef struct {
     const sl_workload *workload;
     int has_device;
     size_t act_bytes;                   /* of an activation element; 0: 2 on a device, else 4 */
-    int n_ranks;                        /* alike; layers are split evenly */
+    int n_ranks;                        /* alike */
+    const int *layers_per_rank;         /* [n_ranks], borrowed; NULL: as many on each */
     double budget_bytes[SL_TIER_COUNT]; /* gpu 0 without a device; disk 0: there is none */
     const char *disk_dir;               /* of the policy that comes out; may be NULL in a plan */
     int can_attend_on_host;             /* 1: threads beside a device may attend */
