@@ -41,6 +41,7 @@ typedef struct {
     const int *layers_per_rank;         /* [n_ranks], or NULL: n_layers each */
     const sl_profile *profile_per_rank; /* [n_ranks], or NULL: alike, as `profile` */
     const sl_shares *weights_per_rank;  /* [n_ranks], or NULL: the policy's */
+    int is_one_rank, rank;              /* 1: only this one counts */
 } sl_cost_problem;
 
 /* What the times depend on: one, and the shares.  Of the sequences whose pages live in host memory

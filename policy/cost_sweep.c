@@ -319,23 +319,24 @@ static sl_status add_rank(const rank_of *r, const sl_turns *turns, int phase,
 sl_status sl_cost_sweep_of(const sl_cost_problem *problem, const sl_policy *policy,
                            const sl_turns *turns, int phase, sl_cost_terms *terms,
                            sl_cost_sweep *out) {
-    const int n = problem->n_ranks;
+    const int from = problem->is_one_rank ? problem->rank : 0;
+    const int to = problem->is_one_rank ? problem->rank + 1 : problem->n_ranks;
     pipeline all = {0, 0, 0}, one = {0, 0, 0};
     seating seats;
-    rank_of before = find_rank(problem, policy, 0);
+    rank_of before = find_rank(problem, policy, from);
     memset(out, 0, sizeof *out);
     SL_TRY(sl_cost_terms_make(&before.problem, policy, turns, 1, terms));
     SL_TRY(find_seating(&before.problem, policy, &turns->load[phase],
                         n_batches_of(&terms->phase[phase]), &seats));
-    for (int r = 0; r < n; r++) {
+    for (int r = from; r < to; r++) {
         const rank_of here = find_rank(problem, policy, r);
-        if (is_like(&before, &here))
+        if (r > from && is_like(&before, &here))
             all.way_s += one.way_s;
         else
             SL_TRY(add_rank(&here, turns, phase, &seats, &all, &one, terms, out));
         before = here;
     }
-    if (n == 1) all.way_s = all.longest_s;
+    if (to - from == 1) all.way_s = all.longest_s;
     out->sweep_s = fmax(all.longest_s, all.way_s / terms->phase[phase].n_blocks);
     out->cold_s = all.cold_s + fmax(0, all.way_s - out->sweep_s);
     return SL_OK;

@@ -205,6 +205,9 @@ static void add_compute(const maker *k, sl_cost_phase_terms *t, const mean_load 
                     (2.0 * c->embed_dim / sl_curve_at(&m->gemm_flops[0], wanted) +
                      4 * sizeof(float) / m->memory_bps);
     t->embed_s = k->batches * x->rows * 3 * k->row_bytes / m->memory_bps;
+    const sl_cost_problem *problem = k->problem;
+    if (problem->is_one_rank && problem->rank < problem->n_ranks - 1) t->head_s = 0;
+    if (problem->is_one_rank && problem->rank > 0) t->embed_s = 0;
     t->coef[SL_COST_COMPUTE][SL_COST_ONE] = t->products_s + prefill_s + t->head_s + t->embed_s;
     if (x->decode_rows <= 0) return;
     const double n = x->decode_rows * k->on_device_frac;

@@ -37,7 +37,9 @@ sl_cost_problem sl_plan_cost_problem(const sl_plan_problem *q) {
                              .has_device = q->has_device,
                              .n_layers = sl_plan_n_layers(q),
                              .n_ranks = q->n_ranks,
-                             .layers_per_rank = q->layers_per_rank};
+                             .layers_per_rank = q->layers_per_rank,
+                             .is_one_rank = q->is_one_rank,
+                             .rank = q->rank};
 }
 
 static void take_most(size_t *most, const size_t *other) {
@@ -51,7 +53,8 @@ static sl_status measure_slice(const sl_plan_problem *q, sl_footprint_options *o
     const int all = sl_source_config(q->source)->n_layers;
     sl_footprint one;
     o->rank = rank;
-    o->first_layer = rank == 0 ? 0 : rank == q->n_ranks - 1 ? all - n : 1;
+    const int is_inner = rank > 0 && rank < q->n_ranks - 1 && n < all;
+    o->first_layer = rank == 0 ? 0 : is_inner ? 1 : all - n;
     o->last_layer = o->first_layer + n;
     SL_TRY(sl_footprint_of(o, &one));
     if (is_first) {
@@ -80,6 +83,7 @@ sl_status sl_plan_measure(const sl_plan_problem *q, const sl_policy *policy, int
                               .gpu_bytes = q->has_device ? (size_t)q->budget_bytes[SL_TIER_GPU] : 0,
                               .backend_bytes = taken};
     if (q->has_device && o.gpu_bytes == 0) o.gpu_bytes = 1;
+    if (q->is_one_rank) return measure_slice(q, &o, q->rank, n, 1, out);
     SL_TRY(measure_slice(q, &o, 0, is_split ? q->layers_per_rank[0] : n, 1, out));
     if (q->n_ranks == 1) return SL_OK;
     /* The first rank has the embedding, the last one the head. */

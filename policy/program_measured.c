@@ -149,12 +149,20 @@ static double tie_s(const program *p, int var) {
     return s;
 }
 
+static int is_given(const sl_plan_problem *q, int var) {
+    return q->has_device && q->cache && var >= SL_COST_CACHE_GPU &&
+           var <= SL_COST_CACHE_DISK_ATTENDS;
+}
+
 static sl_status add_cols(const program *p) {
     double most = 0;
     for (int i = 0; i < SL_N_PHASES; i++)
         most = fmax(most, p->terms->phase[i].n_sweeps * unit_s(p->terms, i));
     for (int v = 1; v < SL_COST_N_VARS; v++)
-        if (may_be(p->q, p->mode, v))
+        if (is_given(p->q, v) && may_be(p->q, p->mode, v)) {
+            const double x = p->q->cache[v - SL_COST_CACHE_GPU];
+            SL_TRY(sl_lp_set_col(p->lp, col_of(v), x, x, 0));
+        } else if (may_be(p->q, p->mode, v))
             SL_TRY(sl_lp_set_col(p->lp, col_of(v), 0, 1, tie_s(p, v) / most));
         else
             SL_TRY(sl_lp_set_col(p->lp, col_of(v), 0, 0, 0));
