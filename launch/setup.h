@@ -399,7 +399,8 @@ typedef struct {
     sl_host_attention *host_attention; /* beside a device */
     sl_trace *trace;                   /* NULL: none was asked for */
     sl_engine *engine;
-    sl_policy policy; /* as chosen */
+    char device_name[112]; /* of the GPU, with its place; "" without one */
+    sl_policy policy;      /* as chosen */
     char backend_name[80];
     int n_threads;
     double open_s;

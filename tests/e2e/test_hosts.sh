@@ -27,7 +27,7 @@ says() { grep -qF -- "$1" log || fail "no \"$1\" in the output"; }
 
 slots=node1:1,node2:1,node3:1
 mpi=(mpirun --host "$slots" -n 3 --bind-to none --mca plm_rsh_agent "$agent"
-    --mca oob_tcp_if_include eth0 --mca btl_tcp_if_include eth0 --mca btl tcp,self)
+    --mca oob_tcp_if_include eth0 --mca btl_tcp_if_include eth0 --mca btl "tcp,self")
 run=("$sluice" run --model "$model" --max-context 256 --threads 1 --seed 5 --max-tokens 12)
 
 python3 "$results" requests "$source/tests/golden/smollm2/golden.json" | grep -v '"many"' |
