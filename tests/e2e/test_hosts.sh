@@ -63,7 +63,19 @@ done
 export SLUICE_TEST_DELAY_S=0.01
 mpi+=(-x SLUICE_TEST_DELAY_S)
 over_hosts slow.jsonl
-over_hosts slow_more.jsonl --blocks-in-flight 6 --micro-batch 2 --num-micro-batches 1
+# A plan for such wires keeps more blocks in flight, and runs.
+for wire in slow fast; do
+    "$sluice" plan --model "$model" --profile "$source/tests/e2e/${wire}_wire.json" --ranks 3 \
+        --num-prompts 400 --prompt-len 16 --gen-len 12 --max-context 256 --micro-batch 4 \
+        --num-micro-batches 1 --max-rows 64 --save "$wire.policy" >log 2>&1 || fail "plan, $wire wires"
+done
+python3 - <<'P' || fail "wrong plans"
+import json
+blocks = {wire: json.load(open(f"{wire}.policy"))["blocks_in_flight"] for wire in ("slow", "fast")}
+print("blocks in flight:", blocks)
+assert blocks["fast"] == 3 < blocks["slow"], blocks
+P
+over_hosts slow_more.jsonl --policy slow.policy
 export SLUICE_TEST_DELAY_S=0
 
 # ---- a host vanishes ----
