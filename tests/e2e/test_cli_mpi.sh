@@ -88,6 +88,14 @@ done
 expect 3 2 run --model "$model" --input job.jsonl --output layers.out --layers 1,3 --quiet
 [ "$(strip 1.out)" = "$(strip layers.out)" ] || fail "--layers 1,3 gives other results"
 
+# The wrapper passes everything on.
+SLUICE=$sluice timeout 120 "$source/launch/mpirun" -n 2 run --model "$model" --input job.jsonl \
+    --output wrapper.out --quiet >out 2>err </dev/null
+[ $? = 3 ] || fail "launch/mpirun changes the exit status"
+[ "$(strip 1.out)" = "$(strip wrapper.out)" ] || fail "launch/mpirun gives other results"
+"$source/launch/mpirun" --frobnicate >out 2>err && fail "launch/mpirun takes any option"
+says_once err "unknown option --frobnicate"
+
 # Who computes what is said before it begins.
 expect 0 2 run --model "$model" --input one.jsonl --output table.out
 for rank in 0 1; do
