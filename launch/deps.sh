@@ -25,8 +25,8 @@ test_packages=(
     clang libclang-rt-dev # ThreadSanitizer, libFuzzer
     clang-format-14       # its version decides how lines break
     shellcheck
-    iproute2                                # hosts that are network namespaces
-    munge slurmctld slurmd slurm-client     # a Slurm of one node
+    iproute2              # hosts that are network namespaces
+    munge slurmctld slurmd slurm-client # a Slurm of one node
 )
 
 list=0

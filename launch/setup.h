@@ -455,10 +455,11 @@ typedef struct {
     sl_host_attention *host_attention; /* beside a device */
     sl_trace *trace;                   /* NULL: none was asked for */
     sl_engine *engine;
-    sl_policy policy;     /* as chosen */
-    sl_workload workload; /* what a plan expects; the command may set it before sl_setup_open() */
-    sl_profile profile;   /* of this rank's machine */
-    int has_profile;      /* 1: on all ranks */
+    char device_name[112]; /* of the GPU, with its place; "" without one */
+    sl_policy policy;      /* as chosen */
+    sl_workload workload;  /* what a plan expects; the command may set it before sl_setup_open() */
+    sl_profile profile;    /* of this rank's machine */
+    int has_profile;       /* 1: on all ranks */
     sl_report_plan predicted; /* first rank, with a profile; is_there 0: none */
     char backend_name[80];
     int n_threads;
