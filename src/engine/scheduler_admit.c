@@ -267,6 +267,16 @@ static int fair_share(const sl_scheduler *s) {
     return share < s->seats ? share : s->seats;
 }
 
+/* Sequences of each micro-batch when the block has n: an even share.  A few are not spread thin, for
+ * a layer of a micro-batch has its price however small it is; two micro-batches overlap. */
+static int micro_batch_share(const sl_scheduler *s, int n) {
+    const int half = (s->opt.micro_batch + 1) / 2;
+    int used = (n + half - 1) / half;
+    if (used < 2) used = 2;
+    if (used > s->opt.num_micro_batches) used = s->opt.num_micro_batches;
+    return (n + used - 1) / used;
+}
+
 /* What has arrived is the next batch: none of a later one is seated before all of it, so that
  * nobody waits forever while others with a better prefix come. */
 static void next_batch(sl_scheduler *s) {
@@ -291,9 +301,9 @@ sl_status sl_scheduler_admit(sl_scheduler *s, int b, sl_block *block) {
         sl_request *r = before ? before->next : s->waiting.head;
         outcome how = SEATED;
         while (has_waiting_choices(r) && how == SEATED) {
-            const int most = fair_share(s), k = s->opt.num_micro_batches;
+            const int most = fair_share(s);
             if (s->block[b].n_seated >= most) return SL_OK;
-            SL_TRY(admit_choice(s, r, b, (most + k - 1) / k, block, &how));
+            SL_TRY(admit_choice(s, r, b, micro_batch_share(s, most), block, &how));
         }
         if (how == NO_ROOM) return SL_OK;
         if (how == LATER) {
