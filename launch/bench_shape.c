@@ -104,8 +104,7 @@ static int draw(uint64_t key, int i, int mean, int least, int most) {
     if (mean == 0) return most;
     const int spread = mean - least < most - mean ? mean - least : most - mean;
     sl_rng rng = {.key = sl_rng_at(key, (uint64_t)i)};
-    return spread <= 0 ? mean
-                       : mean - spread + (int)sl_rng_below(&rng, 2 * (uint64_t)spread + 1);
+    return spread <= 0 ? mean : mean - spread + (int)sl_rng_below(&rng, 2 * (uint64_t)spread + 1);
 }
 
 int sl_bench_prompt(const sl_bench_shape *s, uint64_t base, int vocab, int i, int32_t *ids) {

@@ -378,10 +378,6 @@ void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
                           .n_blocks = e->n_blocks,
                           .n_prefill_rows = e->sched ? sl_scheduler_prefill_rows(e->sched) : 0,
                           .n_decode_rows = e->sched ? sl_scheduler_decode_rows(e->sched) : 0,
-                          .n_admitted_tokens =
-                              e->sched ? sl_scheduler_admitted_tokens(e->sched) : 0,
-                          .n_shared_tokens = e->sched ? sl_scheduler_shared_tokens(e->sched) : 0,
-                          .pages_idle = e->sched ? sl_scheduler_n_idle_pages(e->sched) : 0,
                           .compute_s = s.compute_s,
                           .wire_wait_s = s.wait_s + e->wait_s,
                           .sent_bytes = s.sent_bytes + e->sent_bytes,
@@ -389,6 +385,11 @@ void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
                           .prefill_s = e->prefill_s,
                           .decode_s = e->decode_s,
                           .n_steady_allocs = s.n_steady_takes};
+    if (e->sched) {
+        out->n_admitted_tokens = sl_scheduler_admitted_tokens(e->sched);
+        out->n_shared_tokens = sl_scheduler_shared_tokens(e->sched);
+        out->pages_idle = sl_scheduler_n_idle_pages(e->sched);
+    }
     memcpy(out->weight_bytes, s.weight_bytes, sizeof out->weight_bytes);
     memcpy(out->home_pages, s.home_pages, sizeof out->home_pages);
     memcpy(out->busy_s, s.busy_s, sizeof out->busy_s);

@@ -163,13 +163,13 @@ typedef struct {
     /* On the first rank: prompt tokens of sequences that have begun, and those of them that others
      * had computed. */
     uint64_t n_admitted_tokens, n_shared_tokens;
-    int pages_idle; /* that hold prompts nobody uses now; on the first rank */
-    double compute_s;                       /* in operators */
-    double sweep_s;                         /* computing blocks, waiting included */
-    double busy_s[SL_QUEUE_COUNT];          /* in tasks, by queue */
-    uint64_t moved_bytes[SL_QUEUE_COUNT];   /* over the queue's link; ATTEND: pages read */
-    double wire_wait_s;                     /* waiting for peers */
-    uint64_t sent_bytes, received_bytes;    /* hidden states, headers, results */
+    int pages_idle;                       /* that hold prompts nobody uses now; on the first rank */
+    double compute_s;                     /* in operators */
+    double sweep_s;                       /* computing blocks, waiting included */
+    double busy_s[SL_QUEUE_COUNT];        /* in tasks, by queue */
+    uint64_t moved_bytes[SL_QUEUE_COUNT]; /* over the queue's link; ATTEND: pages read */
+    double wire_wait_s;                   /* waiting for peers */
+    uint64_t sent_bytes, received_bytes;  /* hidden states, headers, results */
     /* First rank: time in step() while any block in flight held prompt rows / none did. */
     double prefill_s, decode_s;
     uint64_t n_steady_allocs; /* tensor allocations after the first block: 0 */

@@ -133,8 +133,9 @@ static sl_status add_op(sl_block *block, sl_op_kind kind, int slot, int kept, in
 static sl_status make_room(sl_scheduler *s, int home, int need, sl_block *block) {
     while (s->n_free_pages[home] < need) {
         sl_prefix_node *n = sl_prefix_oldest(s->prefixes, home);
-        if (!n) return SL_FAIL(SL_ERR_NOMEM, "scheduler: %d pages are needed, %d are free", need,
-                               s->n_free_pages[home]);
+        if (!n)
+            return SL_FAIL(SL_ERR_NOMEM, "scheduler: %d pages are needed, %d are free", need,
+                           s->n_free_pages[home]);
         SL_TRY(add_op(block, SL_OP_DROP, 0, n->id, 0));
         sl_prefix_remove(s->prefixes, n);
         s->n_free_pages[home]++;
@@ -155,8 +156,7 @@ static sl_status emit_admission(sl_scheduler *s, const sl_sequence *q, const sl_
     sl_prefix_node *node = m->node;
     for (int p = n - 1; p >= 0; p--, node = node->parent) s->path[p] = node;
     for (int p = 0; p < n; p++) SL_TRY(add_op(block, SL_OP_SHARE, q->slot, s->path[p]->id, 0));
-    if (m->n_partial)
-        SL_TRY(add_op(block, SL_OP_COPY, q->slot, m->partial->id, m->n_partial));
+    if (m->n_partial) SL_TRY(add_op(block, SL_OP_COPY, q->slot, m->partial->id, m->n_partial));
     return add_op(block, SL_OP_RESERVE, q->slot, 0, r->ask.n_prompt + r->ask.max_tokens);
 }
 
@@ -267,8 +267,8 @@ static int fair_share(const sl_scheduler *s) {
     return share < s->seats ? share : s->seats;
 }
 
-/* Sequences of each micro-batch when the block has n: an even share.  A few are not spread thin, for
- * a layer of a micro-batch has its price however small it is; two micro-batches overlap. */
+/* Sequences of each micro-batch when the block has n: an even share.  A few are not spread thin,
+ * for a layer of a micro-batch has its price however small it is; two micro-batches overlap. */
 static int micro_batch_share(const sl_scheduler *s, int n) {
     const int half = (s->opt.micro_batch + 1) / 2;
     int used = (n + half - 1) / half;

@@ -32,9 +32,10 @@ typedef struct {
 
 /* Of what the work consists, recent sequences more than old ones. */
 typedef struct {
-    double begun_rows;              /* prompt rows of sequences that have begun, shared ones left out */
-    double begun_most, ended_most;  /* tokens that those that run, and that have ended, were allowed */
-    double ended_tokens;            /* tokens that the latter generated */
+    double begun_rows; /* prompt rows of sequences that have begun, shared ones left out */
+    double begun_most,
+        ended_most;      /* tokens that those that run, and that have ended, were allowed */
+    double ended_tokens; /* tokens that the latter generated */
     int n_ended;
 } sl_job_mix;
 
@@ -48,10 +49,10 @@ struct sl_scheduler {
     /* Those that came since the last batch, the batch from which sequences are seated (a request
      * stays until all of its choices are), and those that are over. */
     sl_request_queue arrived, waiting, finished;
-    sl_row_candidate *candidate;     /* scratch: [micro_batch] sequences */
-    sl_prefix_node **path;           /* scratch: [pages of a context] */
-    int *released;                   /* slots to be released with the next block */
-    int *dropped;                    /* kept pages to be given up with it */
+    sl_row_candidate *candidate; /* scratch: [micro_batch] sequences */
+    sl_prefix_node **path;       /* scratch: [pages of a context] */
+    int *released;               /* slots to be released with the next block */
+    int *dropped;                /* kept pages to be given up with it */
     int n_released, n_dropped;
     int n_running;
     int n_free_pages[SL_TIER_COUNT]; /* neither reserved nor in the tree, by home */

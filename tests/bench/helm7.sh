@@ -80,10 +80,10 @@ run A short --micro-batch 64 --num-micro-batches 4 --max-rows 2048 --weights-at 
     --cache-at 5,95 --cpu-attention 60
 run A long --micro-batch 16 --num-micro-batches 6 --max-rows 2048 --weights-at 80,20 \
     --cache-at 0,100 --cpu-attention 60
-run B short --micro-batch 44 --num-micro-batches 6 --max-rows 2048 --weights-at 82,18 \
-    --cache-at 0,100 --cpu-attention 50
+run B short --micro-batch 44 --num-micro-batches 6 --max-rows 2048 --weights-at 84,16 \
+    --cache-at 0,100 --cpu-attention 40
 run B long --micro-batch 16 --num-micro-batches 10 --max-rows 2048 --weights-at 80,20 \
-    --cache-at 0,100 --cpu-attention 30
+    --cache-at 0,100 --cpu-attention 20
 
 python3 - "$work" "$layers" "$fewer" <<'PY'
 import glob, json, sys

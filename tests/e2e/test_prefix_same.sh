@@ -17,11 +17,11 @@ failures=0
 python3 >requests.jsonl <<'PY'
 import json
 texts = ["The keeper of the lighthouse wrote down the weather every morning, and in the evening he "
-         "read what his father had written on the same day forty years before. " * 3,
+         "read what his father had written on the same day forty years before. " * 2,
          "A list of fruit and their colours: apples are red, bananas are yellow, plums are blue, "
-         "limes are green, and an orange is orange. " * 3,
-         "Once upon a time there was a very small village between two hills. " * 4]
-asks = ["Question: who wrote it? Answer:", "Question: what follows? Answer:", "And then"]
+         "limes are green, and an orange is orange. " * 2,
+         "Once upon a time there was a very small village between two hills. " * 2]
+asks = ["Question: who wrote it? Answer:", "And then"]
 bodies = []
 for a in asks:
     for i, t in enumerate(texts):
@@ -60,15 +60,15 @@ PY
 run 1 alone --no-prefix-sharing
 hits alone 0 0
 run 1 shared
-hits shared 1500 100000
+hits shared 500 100000
 run 1 phases --two-phase
 run 1 few --micro-batch 2 --num-micro-batches 2 --max-rows 24
-hits few 1000 100000
+hits few 400 100000
 run 2 two
-hits two 1500 100000
+hits two 500 100000
 run 3 three --micro-batch 3 --num-micro-batches 2 --max-rows 40
 run 4 four --order finish
-hits four 1000 100000
+hits four 400 100000
 python3 "$results" sort alone.jsonl >alone.sorted
 for other in shared phases few two three four; do
     python3 "$results" sort "$other.jsonl" >"$other.sorted"
