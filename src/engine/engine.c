@@ -421,42 +421,44 @@ void sl_engine_release(sl_engine *e, const sl_engine_result *result) {
 void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
     sl_stage_stats s;
     sl_stage_get_stats(e->stage, &s);
-    *out = (sl_engine_stats){
-        .rank = e->transport->rank,
-        .first_layer = e->first_layer,
-        .last_layer = e->last_layer,
-        .cpu_budget_bytes = e->policy.cpu_budget_bytes,
-        .cpu_peak_bytes = s.cpu_peak_bytes,
-        .gpu_budget_bytes = s.gpu_budget_bytes,
-        .gpu_peak_bytes = s.gpu_peak_bytes,
-        .disk_budget_bytes = e->policy.disk_dir ? e->policy.disk_budget_bytes : 0,
-        .disk_read_bytes = s.disk_read_bytes,
-        .disk_read_s = s.disk_read_s,
-        .uploaded_bytes = s.uploaded_bytes,
-        .pages_total = s.pages_total,
-        .pages_peak = s.pages_peak,
-        .pages_free = s.pages_free,
-        .disk_peak_bytes = s.disk_peak_bytes,
-        .page_bytes = s.page_bytes,
-        .sweep_s = s.sweep_s,
-        .run_s = s.run_s,
-        .start_s = s.start_s,
-        .bubble_s = s.bubble_s,
-        .exposed_wire_s = s.exposed_s,
-        .n_drains = s.n_drains,
-        .n_blocks = e->n_blocks,
-        .n_prefill_rows = e->sched ? sl_scheduler_prefill_rows(e->sched) : 0,
-        .n_decode_rows = e->sched ? sl_scheduler_decode_rows(e->sched) : 0,
-        .n_admitted_tokens = e->sched ? sl_scheduler_admitted_tokens(e->sched) : 0,
-        .n_shared_tokens = e->sched ? sl_scheduler_shared_tokens(e->sched) : 0,
-        .pages_idle = e->sched ? sl_scheduler_n_idle_pages(e->sched) : 0,
-        .compute_s = s.compute_s,
-        .wire_wait_s = s.wait_s + e->wait_s,
-        .sent_bytes = s.sent_bytes + e->sent_bytes,
-        .received_bytes = s.received_bytes + e->received_bytes,
-        .prefill_s = e->prefill_s,
-        .decode_s = e->decode_s,
-        .n_steady_allocs = s.n_steady_takes};
+    *out =
+        (sl_engine_stats){.rank = e->transport->rank,
+                          .first_layer = e->first_layer,
+                          .last_layer = e->last_layer,
+                          .cpu_budget_bytes = e->policy.cpu_budget_bytes,
+                          .cpu_peak_bytes = s.cpu_peak_bytes,
+                          .gpu_budget_bytes = s.gpu_budget_bytes,
+                          .gpu_peak_bytes = s.gpu_peak_bytes,
+                          .disk_budget_bytes = e->policy.disk_dir ? e->policy.disk_budget_bytes : 0,
+                          .disk_read_bytes = s.disk_read_bytes,
+                          .disk_read_s = s.disk_read_s,
+                          .uploaded_bytes = s.uploaded_bytes,
+                          .pages_total = s.pages_total,
+                          .pages_peak = s.pages_peak,
+                          .pages_free = s.pages_free,
+                          .disk_peak_bytes = s.disk_peak_bytes,
+                          .page_bytes = s.page_bytes,
+                          .sweep_s = s.sweep_s,
+                          .run_s = s.run_s,
+                          .start_s = s.start_s,
+                          .bubble_s = s.bubble_s,
+                          .exposed_wire_s = s.exposed_s,
+                          .n_drains = s.n_drains,
+                          .n_blocks = e->n_blocks,
+                          .n_prefill_rows = e->sched ? sl_scheduler_prefill_rows(e->sched) : 0,
+                          .n_decode_rows = e->sched ? sl_scheduler_decode_rows(e->sched) : 0,
+                          .compute_s = s.compute_s,
+                          .wire_wait_s = s.wait_s + e->wait_s,
+                          .sent_bytes = s.sent_bytes + e->sent_bytes,
+                          .received_bytes = s.received_bytes + e->received_bytes,
+                          .prefill_s = e->prefill_s,
+                          .decode_s = e->decode_s,
+                          .n_steady_allocs = s.n_steady_takes};
+    if (e->sched) {
+        out->n_admitted_tokens = sl_scheduler_admitted_tokens(e->sched);
+        out->n_shared_tokens = sl_scheduler_shared_tokens(e->sched);
+        out->pages_idle = sl_scheduler_n_idle_pages(e->sched);
+    }
     memcpy(out->weight_bytes, s.weight_bytes, sizeof out->weight_bytes);
     memcpy(out->home_pages, s.home_pages, sizeof out->home_pages);
     memcpy(out->busy_s, s.busy_s, sizeof out->busy_s);

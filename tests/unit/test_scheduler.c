@@ -45,8 +45,8 @@ static void open_rank(fake_rank *r, const sl_scheduler_options *o) {
     const int n_slots = o->micro_batch * o->num_micro_batches * o->n_block_slots;
     int n_kept = 0;
     for (int t = 0; t < SL_TIER_COUNT; t++) n_kept += o->n_pages[t];
-    r->limits = (sl_block_limits){
-        n_slots, o->num_micro_batches, o->max_rows, VOCAB, MAX_CONTEXT, n_kept};
+    r->limits =
+        (sl_block_limits){n_slots, o->num_micro_batches, o->max_rows, VOCAB, MAX_CONTEXT, n_kept};
     r->n_shared = 0;
     r->kept = calloc((size_t)n_kept, sizeof *r->kept);
     r->writer = calloc((size_t)n_kept, sizeof *r->writer);
@@ -204,19 +204,16 @@ typedef struct {
 static int common_beginning(sl_rng *rng, int32_t *prompt) {
     const uint64_t text = sl_rng_below(rng, 3);
     const int n = (int)sl_rng_below(rng, 130);
-    for (int i = 0; i < n; i++)
-        prompt[i] = (int32_t)(sl_rng_at(900 + text, (uint64_t)i) % VOCAB);
+    for (int i = 0; i < n; i++) prompt[i] = (int32_t)(sl_rng_at(900 + text, (uint64_t)i) % VOCAB);
     return n;
 }
 
 static void make_request(test_request *t, sl_rng *rng, int number) {
     memset(t, 0, sizeof *t);
     if (sl_rng_below(rng, 3) > 0) t->ask.n_prompt = common_beginning(rng, t->prompt);
-    const int more = t->ask.n_prompt > 0 && sl_rng_below(rng, 3) == 0
-                         ? 0
-                         : 1 + (int)sl_rng_below(rng, 70);
-    for (int i = 0; i < more; i++)
-        t->prompt[t->ask.n_prompt++] = (int32_t)sl_rng_below(rng, VOCAB);
+    const int more =
+        t->ask.n_prompt > 0 && sl_rng_below(rng, 3) == 0 ? 0 : 1 + (int)sl_rng_below(rng, 70);
+    for (int i = 0; i < more; i++) t->prompt[t->ask.n_prompt++] = (int32_t)sl_rng_below(rng, VOCAB);
     t->ask.prompt = t->prompt;
     t->ask.max_tokens = (int)sl_rng_below(rng, 40);
     t->ask.n = sl_rng_below(rng, 4) == 0 ? 1 + (int)sl_rng_below(rng, 6) : 1;
