@@ -152,6 +152,7 @@ static sl_status drive_shape(const bench_options *o, const sl_bench_shape *shape
         *stepped_out = sl_pace_step(&report->pace, engine, &done);
         if (*stepped_out != SL_OK) return *stepped_out;
         SL_TRY(take_results(engine, report));
+        sl_pace_answered(&report->pace, report->n_requests);
     }
     return SL_OK;
 }
@@ -231,7 +232,7 @@ static sl_status print_report(const sl_setup *setup, const sl_report *report) {
     if (st == SL_OK && (puts(text.data) == EOF || fflush(stdout) != 0))
         st = SL_FAIL(SL_ERR_IO, "the report cannot be written to standard output");
     sl_json_free(&text);
-    return st == SL_OK ? sl_setup_write_metrics(setup, report) : st;
+    return st == SL_OK ? sl_setup_write_report(setup, report) : st;
 }
 
 static sl_status follow(sl_engine *engine) {

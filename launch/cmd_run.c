@@ -272,7 +272,7 @@ static sl_status answer(const run_options *o, const sl_setup *setup, const run_f
 }
 
 /* Collective.  What the run did, for people and programs. */
-static sl_status report_run(const sl_setup *setup, const sl_job_counts *counts, double wall_s) {
+static sl_status report_run(sl_setup *setup, const sl_job_counts *counts, double wall_s) {
     sl_engine_stats *ranks = NULL;
     sl_report report = {.program = "run",
                         .wall_s = wall_s,
@@ -285,7 +285,7 @@ static sl_status report_run(const sl_setup *setup, const sl_job_counts *counts, 
     sl_status st = SL_OK;
     if (sl_launch_is_first(setup->launch)) {
         if (!setup->options->quiet) sl_report_print(&report, stderr);
-        st = sl_setup_write_metrics(setup, &report);
+        st = sl_setup_write_report(setup, &report);
     }
     free(ranks);
     return sl_setup_agree(setup, st);

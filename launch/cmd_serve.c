@@ -208,13 +208,13 @@ static sl_status open_http(const serve_options *o, const sl_api *api, sl_http **
     return sl_http_open(&http, out);
 }
 
-static sl_status report_end(const sl_setup *setup, sl_report *report) {
+static sl_status report_end(sl_setup *setup, sl_report *report) {
     sl_engine_stats *ranks = NULL;
     SL_TRY(sl_setup_report(setup, report, &ranks));
     sl_status st = SL_OK;
     if (sl_launch_is_first(setup->launch)) {
         if (!setup->options->quiet) sl_report_print(report, stderr);
-        st = sl_setup_write_metrics(setup, report);
+        st = sl_setup_write_report(setup, report);
     }
     free(ranks);
     return sl_setup_agree(setup, st);

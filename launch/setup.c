@@ -14,6 +14,7 @@
 #include "cuda/cuda_backend.h"
 #endif
 #include "engine/delayed.h"
+#include "job/html.h"
 #include "model/layout.h"
 #include "model/stamp.h"
 #include "ranks_table.h"
@@ -85,6 +86,9 @@ void sl_setup_close(sl_setup *setup, sl_status outcome) {
     sl_engine_close(setup->engine); /* may report to the trace until here */
     sl_host_attention_close(setup->host_attention);
     sl_trace_close(setup->trace);
+    sl_timeline_close(setup->timeline);
+    free(setup->timelines);
+    free(setup->links);
     sl_transport_close(setup->transport); /* may use the backend's streams until here */
     sl_backend_close(setup->backend);
     sl_tokenizer_close(setup->tokenizer);
@@ -126,8 +130,17 @@ static sl_status check_output(const char *what, const char *path) {
     return SL_OK;
 }
 
+/* A page takes the place of another when it is whole. */
+static sl_status check_page(const char *path) {
+    sl_html *page = NULL;
+    if (!path) return SL_OK;
+    SL_TRY(sl_html_open(path, &page));
+    return sl_html_close(page, 0);
+}
+
 static sl_status check_outputs(const sl_setup *setup) {
     SL_TRY(check_output("metrics", setup->options->metrics_path));
+    SL_TRY(check_page(setup->options->report_path));
     return check_output("trace", setup->options->trace_path);
 }
 
@@ -247,6 +260,25 @@ static sl_status check_same_model(const sl_setup *setup) {
     return sl_setup_agree(setup, st);
 }
 
+static void on_span(void *user, const sl_span *span) {
+    const sl_setup *setup = user;
+    if (setup->trace) sl_trace_add(setup->trace, span);
+    if (setup->timeline) sl_timeline_add(setup->timeline, span);
+}
+
+/* What watches the engine at work, as far as asked for. */
+static sl_status open_watchers(sl_setup *setup) {
+    const sl_setup_options *o = setup->options;
+    if (o->trace_path) SL_TRY(sl_trace_open(setup->transport, 0, &setup->trace));
+    if (o->report_path || o->metrics_path)
+        SL_TRY(sl_timeline_open(setup->transport, &setup->timeline));
+    if (setup->trace || setup->timeline) {
+        setup->policy.on_span = on_span;
+        setup->policy.span_user = setup;
+    }
+    return SL_OK;
+}
+
 sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token) {
     const double start_s = sl_clock_s();
     SL_TRY(sl_setup_agree(setup, open_source(setup, with_tokenizer)));
@@ -263,13 +295,8 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     SL_TRY(sl_setup_choose_policy(setup));
     sl_status st = open_backend(setup);
     if (st == SL_OK) st = open_host_attention(setup);
-    if (st == SL_OK && setup->options->trace_path)
-        st = sl_trace_open(setup->transport, 0, &setup->trace);
+    if (st == SL_OK) st = open_watchers(setup);
     SL_TRY(sl_setup_agree(setup, st));
-    if (setup->trace) {
-        setup->policy.on_span = sl_trace_add;
-        setup->policy.span_user = setup->trace;
-    }
     if (setup->watch) {
         setup->policy.on_failure = sl_watch_tell;
         setup->policy.failure_user = setup->watch;
@@ -280,47 +307,11 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     sl_source_close(setup->source);
     setup->source = NULL;
     if (setup->trace) SL_TRY(sl_trace_start(setup->trace));
+    if (setup->timeline) SL_TRY(sl_timeline_start(setup->timeline));
     setup->open_s = sl_clock_s() - start_s;
     if (setup->transport->n_ranks > 1 && !setup->launch->simulated && !setup->options->quiet)
         SL_TRY(sl_ranks_table_print(setup, stderr));
     return SL_OK;
-}
-
-/* ---- report ---- */
-
-sl_status sl_setup_report(const sl_setup *setup, sl_report *report, sl_engine_stats **ranks_out) {
-    sl_engine_stats *ranks = NULL;
-    SL_TRY(sl_report_gather(setup->engine, setup->transport, &ranks));
-    report->model = setup->options->model;
-    report->backend = setup->backend_name;
-    report->transport = setup->transport->ops->name;
-    report->n_threads = setup->n_threads;
-    report->policy = sl_engine_policy(setup->engine);
-    report->open_s = setup->open_s;
-    report->n_ranks = setup->transport->n_ranks;
-    report->ranks = ranks;
-    report->plan = setup->predicted.is_there ? &setup->predicted : NULL;
-    *ranks_out = ranks;
-    return SL_OK;
-}
-
-sl_status sl_setup_write_metrics(const sl_setup *setup, const sl_report *report) {
-    const char *path = setup->options->metrics_path;
-    if (!path) return SL_OK;
-    sl_json_text text = {0};
-    FILE *file = NULL;
-    sl_status st = SL_OK;
-    SL_GO(sl_report_json(report, &text));
-    sl_json_raw(&text, "\n");
-    SL_GO(sl_json_status(&text));
-    file = fopen(path, "w");
-    if (!file || fwrite(text.data, 1, text.n_bytes, file) != text.n_bytes || fflush(file) != 0)
-        st = SL_FAIL(SL_ERR_IO, "write metrics to %s: %s", path, strerror(errno));
-
-fail:
-    if (file) fclose(file);
-    sl_json_free(&text);
-    return st;
 }
 
 sl_status sl_setup_write_trace(const sl_setup *setup) {

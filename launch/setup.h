@@ -44,7 +44,7 @@ typedef struct {
     int no_overlap, no_sharing, two_phase;
     const char *policy_path, *profile_path;
     int plan; /* sl_setup_wish */
-    const char *metrics_path, *trace_path;
+    const char *metrics_path, *report_path, *trace_path;
     double timeout_s; /* silence after which a rank counts as lost */
     int quiet;
     /* What a plan expects of the job; set by the command, no options. */
@@ -414,6 +414,16 @@ extern const char *const sl_setup_transports[]; /* "auto", "mpi", "nccl" */
          0,                                                                                        \
          NULL,                                                                                     \
          NULL},                                                                                    \
+        {"report",                                                                                 \
+         0,                                                                                        \
+         SL_OPTION_TEXT,                                                                           \
+         &(o).report_path,                                                                         \
+         "FILE.html",                                                                              \
+         "Write the report to FILE.html as one page with drawings, for any browser.",              \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
         {"trace",                                                                                  \
          0,                                                                                        \
          SL_OPTION_TEXT,                                                                           \
@@ -454,6 +464,9 @@ typedef struct {
     sl_backend *backend;
     sl_host_attention *host_attention; /* beside a device */
     sl_trace *trace;                   /* NULL: none was asked for */
+    sl_timeline *timeline;             /* NULL: neither page nor metrics were asked for */
+    sl_report_links *links;            /* first rank, [n_ranks], of the report */
+    sl_timeline_rank *timelines;       /* likewise */
     sl_engine *engine;
     char device_name[112]; /* of the GPU, with its place; "" without one */
     sl_policy policy;      /* as chosen */
@@ -484,11 +497,11 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
 void sl_setup_close(sl_setup *setup, sl_status outcome);
 
 /* Fills in the parts of a report that follow from the setup and gathers the ranks' counters, which
- * the caller frees (*ranks_out, first rank only). */
-sl_status sl_setup_report(const sl_setup *setup, sl_report *report, sl_engine_stats **ranks_out);
+ * the caller frees (*ranks_out, first rank only); the rest is valid until close. */
+sl_status sl_setup_report(sl_setup *setup, sl_report *report, sl_engine_stats **ranks_out);
 
-/* First rank: writes the report to the metrics file, if there is to be one. */
-sl_status sl_setup_write_metrics(const sl_setup *setup, const sl_report *report);
+/* First rank: writes the report to the metrics file and as a page, as far as asked for. */
+sl_status sl_setup_write_report(const sl_setup *setup, const sl_report *report);
 
 /* Writes the trace of all ranks, if there is to be one. */
 sl_status sl_setup_write_trace(const sl_setup *setup);

@@ -250,6 +250,7 @@ static sl_status run_turns(job *j) {
         j->counts->engine_failed = 0;
         SL_TRY(check_tokens(j));
         SL_TRY(take_results(j));
+        sl_pace_answered(&j->counts->pace, j->counts->n_answered + j->counts->n_refused);
         if (j->o->progress)
             sl_progress_update(j->o->progress, j->counts->n_answered + j->counts->n_refused,
                                j->shared.n_generated_tokens, sl_pace_hits_frac(&j->counts->pace));

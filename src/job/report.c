@@ -196,7 +196,8 @@ static void put_policy(sl_json_text *out, const sl_policy *policy) {
     sl_json_raw(out, "}");
 }
 
-static void put_queues(sl_json_text *out, const sl_engine_stats *rank) {
+static void put_queues(sl_json_text *out, const sl_engine_stats *rank,
+                       const sl_report_links *links) {
     put_name(out, "queues");
     sl_json_raw(out, "{");
     for (int q = 0; q < SL_QUEUE_COUNT; q++) {
@@ -204,12 +205,16 @@ static void put_queues(sl_json_text *out, const sl_engine_stats *rank) {
         sl_json_raw(out, "{");
         put_real(out, "busy_s", rank->busy_s[q]);
         put_int(out, "bytes", rank->moved_bytes[q]);
+        if (rank->moved_bytes[q] && rank->busy_s[q] > 0)
+            put_real(out, "bytes_per_s", (double)rank->moved_bytes[q] / rank->busy_s[q]);
+        if (links && links->bps[q] > 0) put_real(out, "measured_bytes_per_s", links->bps[q]);
         sl_json_raw(out, "}");
     }
     sl_json_raw(out, "}");
 }
 
-static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
+static void put_rank(sl_json_text *out, const sl_report *report, int r) {
+    const sl_engine_stats *rank = &report->ranks[r];
     sl_json_raw(out, "{");
     put_int(out, "rank", (uint64_t)rank->rank);
     put_int(out, "first_layer", (uint64_t)rank->first_layer);
@@ -251,7 +256,11 @@ static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
     put_int(out, "n_steady_allocs", rank->n_steady_allocs);
     put_int(out, "n_drains", rank->n_drains);
     put_real(out, "sweep_s", rank->sweep_s);
-    put_queues(out, rank);
+    put_queues(out, rank, report->links ? &report->links[r] : NULL);
+    if (report->has_series && report->timeline) {
+        put_name(out, "timeline");
+        sl_report_timeline_json(report, r, out);
+    }
     sl_json_raw(out, "}");
 }
 
@@ -290,11 +299,15 @@ sl_status sl_report_json(const sl_report *report, sl_json_text *out) {
         put_name(out, "plan");
         sl_report_plan_json(report, out);
     }
+    if (report->has_series) {
+        put_name(out, "history");
+        sl_report_history_json(report, out);
+    }
     put_name(out, "ranks");
     sl_json_raw(out, "[");
     for (int r = 0; r < report->n_ranks; r++) {
         if (r) sl_json_raw(out, ", ");
-        put_rank(out, &report->ranks[r]);
+        put_rank(out, report, r);
     }
     sl_json_raw(out, "]}");
     return sl_json_status(out);
