@@ -345,17 +345,19 @@ static sl_status take_header(sl_engine *e, void *data, size_t bytes) {
     return send_header(e, &e->next);
 }
 
-/* While a block is computed: has the next one's header come, so may its hidden states. */
+/* While a block is computed.  What this rank has sent is looked after: large messages need both
+ * sides, and the receiver may be waiting for this one.  Has the next header come, so may its hidden
+ * states. */
 static sl_status look_ahead(void *user) {
     sl_engine *e = user;
     sl_transport *t = e->transport;
     void *data = NULL;
     size_t bytes = 0;
     int has_sent = 1;
-    if (e->sched || e->has_next) return SL_OK;
     if (e->sending != 0) SL_TRY(t->ops->test(t, e->sending, &has_sent));
-    if (!has_sent) return SL_OK; /* the header before: `out` is in use */
+    if (!has_sent) return SL_OK; /* and `out` is in use */
     e->sending = 0;
+    if (e->sched || e->has_next) return SL_OK;
     SL_TRY(t->ops->recv_message(t, t->rank - 1, SL_CHANNEL_HEADER, 0, &data, &bytes));
     if (!data) return SL_OK;
     SL_TRY(take_header(e, data, bytes));

@@ -131,7 +131,9 @@ static int run_shape(const char *name, int n_layers, const shape *s, sl_transpor
     return n_bad;
 }
 
-static int run_model(const char *name, sl_transport *mpi, sl_transport *loopback, workspace *w) {
+/* The ways of hidden states do not depend on the model: every fourth tries them all. */
+static int run_model(const char *name, int tries_all, sl_transport *mpi, sl_transport *loopback,
+                     workspace *w) {
     char folder[4096];
     sl_source *source = NULL;
     int n_bad = 0;
@@ -147,7 +149,8 @@ static int run_model(const char *name, sl_transport *mpi, sl_transport *loopback
     sl_source_close(source);
     if (n_layers >= mpi->n_ranks)
         for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-            n_bad += run_shape(name, n_layers, &shapes[i], mpi, loopback, w);
+            if (tries_all || shapes[i].wire == ON_HOST)
+                n_bad += run_shape(name, n_layers, &shapes[i], mpi, loopback, w);
     golden_free(&w->set);
     return n_bad;
 }
@@ -164,7 +167,7 @@ int main(int argc, char **argv) {
     workspace *w = calloc(1, sizeof *w);
     if (!w) return EXIT_FAILURE;
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++)
-        n_bad += run_model(models[i], mpi, loopback, w);
+        n_bad += run_model(models[i], i % 4 == 0, mpi, loopback, w);
     free(w);
     sl_transport_close(loopback);
     sl_transport_close(mpi);
