@@ -35,9 +35,10 @@ sl_status sl_prefix_open(const int n_pages[SL_TIER_COUNT], sl_prefix_tree **out)
     t->free_id = calloc((size_t)t->n_ids + 1, sizeof *t->free_id);
     t->bucket = calloc(t->n_buckets, sizeof *t->bucket);
     if (!t->free_id || !t->bucket) {
-        const int n_pages_in_all = t->n_ids;
+        const sl_status st =
+            SL_FAIL(SL_ERR_NOMEM, "prefixes of %d pages: out of host memory", t->n_ids);
         sl_prefix_close(t);
-        return SL_FAIL(SL_ERR_NOMEM, "prefixes of %d pages: out of host memory", n_pages_in_all);
+        return st;
     }
     while (t->n_free < t->n_ids) {
         t->free_id[t->n_free] = t->n_ids - 1 - t->n_free;

@@ -6,10 +6,10 @@
 # OPT-30B, weights and cache in 4 bits, random weights and prompts, a GPU capped to 16 GiB.
 #
 # Usage: tests/bench/helm7.sh SLUICE [--fewer X] [--layers N] [--sim PROFILE] [--variants AB]
-#   --fewer X      so many times fewer sequences than the paper has; default 10
-#   --layers N     of the model's 48; times are printed as measured and scaled to 48.  A lower bound
-#                  of the memory: all that is left of the GPU's holds a larger share of the weights,
-#                  so shares are kept as they are
+#                             [--scenario S]
+#   --fewer X      (or --scale) so many times fewer sequences than the paper has; default 10
+#   --layers N     of the model's 48, with the same shares of weights and cache everywhere; times are
+#                  printed as measured, and scaled to 48 layers
 #   --sim PROFILE  on the simulated machine of cluster/PROFILE.json
 #   --variants     A, B or AB (the default)
 #   --scenario S   only this one
@@ -21,7 +21,7 @@ usage() {
     exit 2
 }
 sluice=${1:-}
-[ -n "$sluice" ] && [ "${sluice#-}" = "$sluice" ] || usage
+case $sluice in "" | -*) usage ;; esac
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 fewer=10 layers=48 sim='' variants=AB scenario=''
@@ -75,7 +75,7 @@ run() { # VARIANT GROUP OPTIONS...
         exit 1
     }
 }
-# The block of A is W3's; that of B has fewer sequences waiting for each other.
+# The block of A short is that of W3 in g16.sh.  B moves fewer pages, so that more weights fit.
 run A short --micro-batch 64 --num-micro-batches 4 --max-rows 2048 --weights-at 65,35 \
     --cache-at 5,95 --cpu-attention 60
 run A long --micro-batch 16 --num-micro-batches 6 --max-rows 2048 --weights-at 80,20 \
