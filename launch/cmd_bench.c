@@ -3,19 +3,29 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "base/rng.h"
+#include "bench_shape.h"
 #include "commands.h"
 #include "setup.h"
 #include "simulate.h"
 
 typedef struct {
     sl_setup_options setup;
-    int prompt_len, gen_len, n_prompts;
-    int ragged;
+    sl_bench_shape shape; /* of the options */
+    const char *shapes_path, *only;
+    double divide;
+    int padded;
+    sl_bench_shape *shapes; /* [n_shapes], what is run */
+    int n_shapes;
 } bench_options;
 
+/* A prompt that is under way. */
+typedef struct {
+    int gen, n_tokens; /* it stops after `gen` */
+} bench_prompt;
+
 static const char epilogue[] =
-    "Every prompt is different, every generation runs to its full length. As in the paper,\n"
+    "Every prompt is different. With --mean-gen outputs end early, as at a stop token; else each\n"
+    "runs to its full length. As in the paper,\n"
     "throughput is generated tokens / (prefill time + decode time). A turn of the engine that\n"
     "computes any prompt token counts as prefill.\n"
     "The report goes to standard error, one line of JSON with the same numbers to standard "
@@ -25,14 +35,37 @@ static sl_status parse_options(const sl_launch *launch, int argc, char **argv, i
                                bench_options *o, int *help_out) {
     const sl_option table[] = {
         SL_SETUP_MODEL_OPTIONS(o->setup),
-        {"prompt-len", 0, SL_OPTION_INT, &o->prompt_len, "N", "Tokens of a prompt. Default 128.", 1,
+        {"prompt-len", 0, SL_OPTION_INT, &o->shape.prompt_len, "N",
+         "Tokens of a prompt, of the longest where they differ. Default 128.", 1, 1 << 24, NULL,
+         NULL},
+        {"gen-len", 0, SL_OPTION_INT, &o->shape.gen_len, "N",
+         "Tokens to generate at most. Default 32.", 1, 1 << 24, NULL, NULL},
+        {"num-prompts", 0, SL_OPTION_INT, &o->shape.n_prompts, "N", "Prompts. Default 32.", 1,
          1 << 24, NULL, NULL},
-        {"gen-len", 0, SL_OPTION_INT, &o->gen_len, "N", "Tokens to generate. Default 32.", 1,
-         1 << 24, NULL, NULL},
-        {"num-prompts", 0, SL_OPTION_INT, &o->n_prompts, "N", "Prompts. Default 32.", 1, 1 << 24,
-         NULL, NULL},
-        {"ragged", 0, SL_OPTION_FLAG, &o->ragged, NULL,
+        {"ragged", 0, SL_OPTION_FLAG, &o->shape.ragged, NULL,
          "Prompts of 1 to --prompt-len tokens instead of all the same length.", 0, 0, NULL, NULL},
+        {"mean-prompt", 0, SL_OPTION_INT, &o->shape.mean_prompt, "N",
+         "Mean length of prompts, which differ around it.", 1, 1 << 24, NULL, NULL},
+        {"mean-gen", 0, SL_OPTION_INT, &o->shape.mean_gen, "N",
+         "Mean length of outputs, which end at different lengths around it.", 1, 1 << 24, NULL,
+         NULL},
+        {"common-prefix", 0, SL_OPTION_REAL, &o->shape.common_frac, "SHARE",
+         "Share of a mean prompt that all prompts of a group begin with. Default 0.", 0, 1, NULL,
+         NULL},
+        {"prefix-groups", 0, SL_OPTION_INT, &o->shape.n_groups, "N",
+         "Groups of prompts with a beginning in common. Default 1.", 1, 1 << 24, NULL, NULL},
+        {"shapes", 0, SL_OPTION_TEXT, &o->shapes_path, "FILE",
+         "Run the scenarios of a file, such as tests/bench/helm7.json, one after another; prints a "
+         "line of JSON for each before that of all.",
+         0, 0, NULL, NULL},
+        {"scenario", 0, SL_OPTION_TEXT, &o->only, "NAME", "Only this one of --shapes.", 0, 0, NULL,
+         NULL},
+        {"fewer", 0, SL_OPTION_REAL, &o->divide, "X",
+         "So many times fewer prompts than --shapes says. Default 1.", 1, 1e6, NULL, NULL},
+        {"padded", 0, SL_OPTION_FLAG, &o->padded, NULL,
+         "Every prompt and output as long as the longest, and nothing in common: the work of a "
+         "system that pads.",
+         0, 0, NULL, NULL},
 
         SL_SETUP_POLICY_OPTIONS(o->setup),
 
@@ -49,34 +82,43 @@ static sl_status parse_options(const sl_launch *launch, int argc, char **argv, i
     };
     SL_TRY(sl_options_parse(&command, argc, argv, first, NULL, NULL, help_out));
     if (*help_out && sl_launch_is_first(launch)) sl_options_help(&command, stdout);
-    if (!*help_out && !o->setup.model)
-        return SL_FAIL(SL_ERR_ARG, "--model: not given, expected a model");
+    if (*help_out) return SL_OK;
+    if (!o->setup.model) return SL_FAIL(SL_ERR_ARG, "--model: not given, expected a model");
+    if (!o->shapes_path && (o->only || o->divide > 1))
+        return SL_FAIL(SL_ERR_ARG, "--%s: goes with --shapes only", o->only ? "scenario" : "fewer");
+    return SL_OK;
+}
+
+/* What is to be run, from the options or a file. */
+static sl_status find_shapes(bench_options *o) {
+    if (o->shapes_path) {
+        SL_TRY(sl_bench_shapes_read(o->shapes_path, o->only, o->divide, o->shapes, &o->n_shapes));
+    } else {
+        SL_TRY(sl_bench_shape_check(&o->shape));
+        o->shapes[0] = o->shape;
+        o->n_shapes = 1;
+    }
+    for (int i = 0; o->padded && i < o->n_shapes; i++) sl_bench_shape_pad(&o->shapes[i]);
     return SL_OK;
 }
 
 static int on_token(void *user, int choice, const sl_choice *token) {
-    (void)user;
+    bench_prompt *p = user;
     (void)choice;
     (void)token;
-    return 0;
+    return ++p->n_tokens >= p->gen;
 }
 
-/* Prompt i; the first token alone makes it different from the vocab - 1 prompts before it. */
-static int make_prompt(const bench_options *o, int vocab, int i, int32_t *ids) {
-    sl_rng rng = {.key = sl_rng_at(o->setup.seed, (uint64_t)i)};
-    const int n = o->ragged ? 1 + (int)sl_rng_below(&rng, (uint64_t)o->prompt_len) : o->prompt_len;
-    for (int k = 0; k < n; k++) ids[k] = (int32_t)sl_rng_below(&rng, (uint64_t)vocab);
-    ids[0] = (int32_t)((sl_rng_mix(o->setup.seed + 1) + (uint64_t)i) % (uint64_t)vocab);
-    return n;
-}
-
-static sl_status submit_prompt(const bench_options *o, const sl_setup *setup, int i, int32_t *ids) {
+static sl_status submit_prompt(const bench_options *o, const sl_bench_shape *shape,
+                               const sl_setup *setup, int i, int32_t *ids, bench_prompt *prompt) {
+    prompt[i] = (bench_prompt){.gen = sl_bench_gen(shape, o->setup.seed, i)};
     sl_engine_request request = {
         .prompt = ids,
-        .n_prompt = make_prompt(o, setup->config.vocab, i, ids),
-        .max_tokens = o->gen_len,
+        .n_prompt = sl_bench_prompt(shape, o->setup.seed, setup->config.vocab, i, ids),
+        .max_tokens = shape->gen_len,
         .n = 1,
         .sampling = {.top_p = 1, .repetition_penalty = 1, .n_logprobs = -1},
+        .user = &prompt[i],
     };
     uint64_t id;
     return sl_engine_submit(setup->engine, &request, &id);
@@ -95,32 +137,89 @@ static sl_status take_results(sl_engine *engine, sl_report *report) {
     }
 }
 
+/* Runs one shape until all of its prompts are answered.  *stepped_out: the engine's own failure. */
+static sl_status drive_shape(const bench_options *o, const sl_bench_shape *shape, int is_last,
+                             const sl_setup *setup, sl_report *report, int32_t *ids,
+                             bench_prompt *prompt, sl_status *stepped_out) {
+    sl_engine *engine = setup->engine;
+    const uint64_t n_before = report->n_requests;
+    int done = 0, n_submitted = 0;
+    while (!done && report->n_requests - n_before < (uint64_t)shape->n_prompts) {
+        while (n_submitted < shape->n_prompts &&
+               sl_engine_n_queued(engine) < 4 * sl_engine_n_seats(engine))
+            SL_TRY(submit_prompt(o, shape, setup, n_submitted++, ids, prompt));
+        if (is_last && n_submitted == shape->n_prompts) sl_engine_finish(engine);
+        *stepped_out = sl_pace_step(&report->pace, engine, &done);
+        if (*stepped_out != SL_OK) return *stepped_out;
+        SL_TRY(take_results(engine, report));
+        sl_pace_answered(&report->pace, report->n_requests);
+    }
+    return SL_OK;
+}
+
+/* What a scenario added to the report, as a line of JSON. */
+static sl_status print_shape(const sl_bench_shape *shape, const sl_report *before,
+                             const sl_report *after) {
+    sl_pace p = after->pace;
+    p.prefill_s -= before->pace.prefill_s;
+    p.decode_s -= before->pace.decode_s;
+    const double seconds = p.prefill_s + p.decode_s;
+    const uint64_t n = after->n_generated_tokens - before->n_generated_tokens;
+    const int ok =
+        printf("{\"scenario\": \"%s\", \"n_requests\": %d, \"n_prompt_tokens\": %llu, "
+               "\"n_generated_tokens\": %llu, \"n_shared_tokens\": %llu, \"prefill_s\": %.6f, "
+               "\"decode_s\": %.6f, \"seconds\": %.6f, \"total_tokens_per_s\": %.3f}\n",
+               shape->name, shape->n_prompts,
+               (unsigned long long)(after->n_prompt_tokens - before->n_prompt_tokens),
+               (unsigned long long)n,
+               (unsigned long long)(p.n_shared_tokens - before->pace.n_shared_tokens), p.prefill_s,
+               p.decode_s, seconds, seconds > 0 ? (double)n / seconds : 0.0);
+    return ok < 0 || fflush(stdout) != 0
+               ? SL_FAIL(SL_ERR_IO, "the report cannot be written to standard output")
+               : SL_OK;
+}
+
+static int longest_prompt(const bench_options *o) {
+    int n = 0;
+    for (int i = 0; i < o->n_shapes; i++)
+        if (o->shapes[i].prompt_len > n) n = o->shapes[i].prompt_len;
+    return n;
+}
+
+static int most_prompts(const bench_options *o) {
+    int n = 0;
+    for (int i = 0; i < o->n_shapes; i++)
+        if (o->shapes[i].n_prompts > n) n = o->shapes[i].n_prompts;
+    return n;
+}
+
 /* First rank.  *engine_failed_out as in sl_job_counts. */
 static sl_status drive(const bench_options *o, const sl_setup *setup, sl_report *report,
                        int *engine_failed_out) {
-    sl_engine *engine = setup->engine;
-    sl_status st = SL_OK;
-    int done = 0, n_submitted = 0;
-    int32_t *ids = malloc((size_t)o->prompt_len * sizeof *ids);
-    if (!ids) {
-        st = SL_FAIL(SL_ERR_NOMEM, "prompts of %d tokens: out of host memory", o->prompt_len);
-        sl_engine_stop(engine);
+    sl_status st = SL_OK, stepped = SL_OK;
+    char message[1024];
+    int32_t *ids = malloc((size_t)longest_prompt(o) * sizeof *ids);
+    bench_prompt *prompt = calloc((size_t)most_prompts(o), sizeof *prompt);
+    if (!ids || !prompt)
+        st = SL_FAIL(SL_ERR_NOMEM, "prompts of %d tokens: out of host memory", longest_prompt(o));
+    for (int i = 0; i < o->n_shapes && st == SL_OK; i++) {
+        const sl_report before = *report;
+        st = drive_shape(o, &o->shapes[i], i == o->n_shapes - 1, setup, report, ids, prompt,
+                         &stepped);
+        if (st == SL_OK && o->shapes_path) st = print_shape(&o->shapes[i], &before, report);
     }
-    while (!done) {
-        while (st == SL_OK && n_submitted < o->n_prompts &&
-               sl_engine_n_queued(engine) < 2 * sl_engine_n_seats(engine)) {
-            st = submit_prompt(o, setup, n_submitted++, ids);
-            if (st != SL_OK) sl_engine_stop(engine); /* the other ranks end too */
-            if (n_submitted == o->n_prompts) sl_engine_finish(engine);
-        }
-        const sl_status stepped = sl_pace_step(&report->pace, engine, &done);
-        if (stepped != SL_OK) {
-            *engine_failed_out = 1;
-            free(ids);
-            return stepped;
-        }
-        if (st == SL_OK) st = take_results(engine, report);
+    *engine_failed_out = stepped != SL_OK;
+    if (!*engine_failed_out) {
+        /* The other ranks end too, whether this one has failed or all is answered. */
+        int done = 0;
+        snprintf(message, sizeof message, "%s", st == SL_OK ? "" : sl_error_message());
+        if (st != SL_OK) sl_engine_stop(setup->engine);
+        while (!done && stepped == SL_OK)
+            stepped = sl_pace_step(&report->pace, setup->engine, &done);
+        *engine_failed_out = stepped != SL_OK;
+        st = stepped != SL_OK ? stepped : st == SL_OK ? SL_OK : sl_fail_text(st, message);
     }
+    free(prompt);
     free(ids);
     return st;
 }
@@ -133,7 +232,7 @@ static sl_status print_report(const sl_setup *setup, const sl_report *report) {
     if (st == SL_OK && (puts(text.data) == EOF || fflush(stdout) != 0))
         st = SL_FAIL(SL_ERR_IO, "the report cannot be written to standard output");
     sl_json_free(&text);
-    return st == SL_OK ? sl_setup_write_metrics(setup, report) : st;
+    return st == SL_OK ? sl_setup_write_report(setup, report) : st;
 }
 
 static sl_status follow(sl_engine *engine) {
@@ -149,7 +248,8 @@ static sl_status bench(const sl_launch *launch, const void *options) {
     sl_engine_stats *ranks = NULL;
     int engine_failed = 0;
     const int is_first = sl_launch_is_first(launch);
-    sl_report report = {.program = "bench", .prompt_len = o->prompt_len, .gen_len = o->gen_len};
+    sl_report report = {
+        .program = "bench", .prompt_len = o->shape.prompt_len, .gen_len = o->shape.gen_len};
 
     SL_TRY(sl_setup_begin(launch, &o->setup, &setup));
     SL_GO(sl_setup_open(&setup, 0, on_token));
@@ -168,23 +268,31 @@ static sl_status bench(const sl_launch *launch, const void *options) {
 
 fail:
     free(ranks);
-    sl_setup_close(&setup);
+    sl_setup_close(&setup, st);
     return st;
 }
 
 sl_status sl_cmd_bench(const sl_launch *launch, int argc, char **argv, int first,
                        uint64_t *n_refused_out) {
     (void)n_refused_out;
-    bench_options o = {.prompt_len = 128, .gen_len = 32, .n_prompts = 32};
+    sl_bench_shape shapes[SL_BENCH_SHAPES];
+    bench_options o = {.shape = {.prompt_len = 128, .gen_len = 32, .n_prompts = 32, .n_groups = 1},
+                       .divide = 1,
+                       .shapes = shapes};
     int help = 0;
     sl_setup_options_init(&o.setup);
     SL_TRY(parse_options(launch, argc, argv, first, &o, &help));
     if (help) return SL_OK;
+    SL_TRY(find_shapes(&o));
     /* Room for exactly these sequences, unless asked for more. */
-    if (o.setup.max_context == 0 && !o.setup.policy_path)
-        o.setup.max_context = o.prompt_len + o.gen_len;
-    o.setup.expected_prompt_len = o.prompt_len;
-    o.setup.expected_gen_len = o.gen_len;
-    o.setup.expected_prompts = o.n_prompts;
+    int context = 0;
+    for (int i = 0; i < o.n_shapes; i++)
+        if (shapes[i].prompt_len + shapes[i].gen_len > context)
+            context = shapes[i].prompt_len + shapes[i].gen_len;
+    if (o.setup.max_context == 0 && !o.setup.policy_path) o.setup.max_context = context;
+    o.setup.expected_prompt_len =
+        shapes[0].mean_prompt ? shapes[0].mean_prompt : shapes[0].prompt_len;
+    o.setup.expected_gen_len = shapes[0].mean_gen ? shapes[0].mean_gen : shapes[0].gen_len;
+    o.setup.expected_prompts = shapes[0].n_prompts;
     return sl_simulate_or_run(launch, &o.setup, bench, &o);
 }

@@ -1,6 +1,5 @@
 /* sluice run: answers a file of requests. */
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include "job/job.h"
 #include "run_key.h"
 #include "setup.h"
+#include "signals.h"
 #include "simulate.h"
 
 typedef struct {
@@ -50,27 +50,13 @@ static const char epilogue[] =
     "line; move it along with the output, and remove it when the job is done. Input, model, seed,\n"
     "precisions and defaults must be the same; ranks, threads, memory and placement need not. "
     "Input\n"
-    "and output must be files. A signal ends the run after the tokens that are being computed; "
-    "the\n"
-    "requests under way are computed again later. A second signal ends it at once.\n"
+    "and output must be files. A signal ends the run after the tokens that are being computed, or\n"
+    "after six seconds; the requests under way are computed again later. A second signal ends it "
+    "at\n"
+    "once.\n"
     "\n"
     "Exit status: 0 all lines are answered, 3 some lines got an error result, 2 wrong usage,\n"
     "1 the run failed or was stopped.\n";
-
-/* Signals end the job early; what is finished is kept. */
-static volatile sig_atomic_t stop_signal;
-
-static void note_signal(int number) {
-    stop_signal = number;
-    signal(number, SIG_DFL); /* a second one ends the process at once */
-}
-
-static void catch_signals(void) {
-    struct sigaction action = {.sa_handler = note_signal}; /* no SA_RESTART: waits are cut short */
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
 
 static void warn(void *context, const char *text) {
     (void)context;
@@ -281,12 +267,12 @@ static sl_status answer(const run_options *o, const sl_setup *setup, const run_f
                                     .model_name = o->setup.model,
                                     .progress = &progress,
                                     .warn = o->setup.quiet ? NULL : warn,
-                                    .stop = &stop_signal};
+                                    .stop = sl_signals_stop()};
     return sl_job_run(&options, counts);
 }
 
 /* Collective.  What the run did, for people and programs. */
-static sl_status report_run(const sl_setup *setup, const sl_job_counts *counts, double wall_s) {
+static sl_status report_run(sl_setup *setup, const sl_job_counts *counts, double wall_s) {
     sl_engine_stats *ranks = NULL;
     sl_report report = {.program = "run",
                         .wall_s = wall_s,
@@ -299,7 +285,7 @@ static sl_status report_run(const sl_setup *setup, const sl_job_counts *counts, 
     sl_status st = SL_OK;
     if (sl_launch_is_first(setup->launch)) {
         if (!setup->options->quiet) sl_report_print(&report, stderr);
-        st = sl_setup_write_metrics(setup, &report);
+        st = sl_setup_write_report(setup, &report);
     }
     free(ranks);
     return sl_setup_agree(setup, st);
@@ -329,7 +315,8 @@ static sl_status run(const sl_launch *launch, const void *options) {
     if (left) {
         expect_lines(&files, &setup.workload);
         SL_GO(sl_setup_open(&setup, 1, sl_job_on_token));
-        catch_signals();
+        /* They end the job early; what is finished is kept. */
+        sl_signals_catch(0, launch->is_mpi ? 0 : (int)SL_SETUP_PATIENCE_S);
         const double start_s = sl_clock_s();
         if (is_first) {
             st = answer(o, &setup, &files, &counts);
@@ -345,7 +332,7 @@ static sl_status run(const sl_launch *launch, const void *options) {
 
 fail:
     close_files(&files);
-    sl_setup_close(&setup);
+    sl_setup_close(&setup, st);
     return st;
 }
 

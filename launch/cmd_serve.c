@@ -1,5 +1,4 @@
 /* sluice serve: answers requests over HTTP. */
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include "serve_http.h"
 #endif
 #include "setup.h"
+#include "signals.h"
 
 typedef struct {
     sl_setup_options setup;
@@ -116,22 +116,6 @@ static sl_status finish_options(const sl_launch *launch, serve_options *o) {
 
 #ifdef SL_HTTP
 
-/* ---- signals ---- */
-
-static atomic_int stop_signal; /* lock-free, so that a handler may set it; others look on */
-
-static void note_signal(int number) {
-    atomic_store(&stop_signal, number);
-    signal(number, SIG_DFL); /* a second one ends the process at once */
-}
-
-static void catch_signals(void) {
-    struct sigaction action = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
-
 /* ---- serving ---- */
 
 static int is_local(const char *host) {
@@ -220,17 +204,17 @@ static sl_status open_http(const serve_options *o, const sl_api *api, sl_http **
                                   .idle_timeout_s = o->idle_timeout_s,
                                   .max_connections = o->max_queue + 512,
                                   .api = api,
-                                  .stop = &stop_signal};
+                                  .stop = sl_signals_stop_anywhere()};
     return sl_http_open(&http, out);
 }
 
-static sl_status report_end(const sl_setup *setup, sl_report *report) {
+static sl_status report_end(sl_setup *setup, sl_report *report) {
     sl_engine_stats *ranks = NULL;
     SL_TRY(sl_setup_report(setup, report, &ranks));
     sl_status st = SL_OK;
     if (sl_launch_is_first(setup->launch)) {
         if (!setup->options->quiet) sl_report_print(report, stderr);
-        st = sl_setup_write_metrics(setup, report);
+        st = sl_setup_write_report(setup, report);
     }
     free(ranks);
     return sl_setup_agree(setup, st);
@@ -249,7 +233,7 @@ static sl_status serve(const sl_launch *launch, const serve_options *o) {
     /* Before the model is read: an address in use is said at once. */
     SL_GO(sl_setup_agree(&setup, is_first ? open_http(o, &api, &http) : SL_OK));
     SL_GO(sl_setup_open(&setup, 1, sl_service_on_token));
-    catch_signals();
+    sl_signals_catch(1, 0);
 
     const double start_s = sl_clock_s();
     if (is_first) {
@@ -268,7 +252,7 @@ static sl_status serve(const sl_launch *launch, const serve_options *o) {
 
 fail:
     sl_http_close(http);
-    sl_setup_close(&setup);
+    sl_setup_close(&setup, st);
     return st;
 }
 
@@ -298,6 +282,7 @@ sl_status sl_cmd_serve(const sl_launch *launch, int argc, char **argv, int first
     sl_status st = parse_options(launch, argc, argv, first, &o, &help);
     if (st == SL_OK && !help) {
         st = finish_options(launch, &o);
+        o.setup.patience_s = o.drain_s + SL_SETUP_PATIENCE_S; /* a signal lets calls end */
         if (st == SL_OK) st = serve(launch, &o);
     }
     free(o.token);

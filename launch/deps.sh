@@ -25,12 +25,25 @@ test_packages=(
     clang libclang-rt-dev # ThreadSanitizer, libFuzzer
     clang-format-14       # its version decides how lines break
     shellcheck
+    iproute2                                # hosts that are network namespaces
+    munge slurmctld slurmd slurm-client     # a Slurm of one node
+    python3-pil                             # the pages of reports, looked at
+)
+# Not in every distribution; the tests that need them are skipped without.
+optional_packages=(
+    chromium # shows those pages
 )
 
 list=0
 for arg in "$@"; do
     case $arg in
-    --tests) packages+=("${test_packages[@]}") ;;
+    --tests)
+        packages+=("${test_packages[@]}")
+        for package in "${optional_packages[@]}"; do
+            # Known by name alone where another package is to be had in its place.
+            ! apt-cache show "$package" >/dev/null 2>&1 || packages+=("$package")
+        done
+        ;;
     --list) list=1 ;;
     *)
         sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2

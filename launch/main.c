@@ -5,12 +5,16 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "commands.h"
 #include "options.h"
+#include "undertaker.h"
 #include "version.h"
+#include "watch.h"
 
+enum { END_WITHIN_S = 5 };
 enum { EXIT_ANSWERED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_SOME_REFUSED = 3 };
 
 typedef struct {
@@ -76,9 +80,11 @@ static sl_status dispatch(const sl_launch *launch, int argc, char **argv, uint64
 
 /* The place in the source says nothing about what the user typed or asked for, or about a signal.
  */
-static void print_error(sl_status st) {
+static void print_error(const sl_launch *launch, sl_status st) {
     char message[1024];
-    snprintf(message, sizeof message, "%s", sl_error_message());
+    /* A stop is the first rank's to tell, whichever got the signal. */
+    const int culprit = st == SL_ERR_STOPPED ? sl_watch_signalled_rank() : -1;
+    sl_watch_name_rank(launch, culprit, sl_error_message(), message, sizeof message);
     const int is_plain = st == SL_ERR_ARG || st == SL_ERR_STOPPED || st == SL_ERR_INFEASIBLE;
     char *place = is_plain ? strrchr(message, '(') : NULL;
     if (place && place > message && strstr(place, ".c:")) place[-1] = '\0';
@@ -99,26 +105,32 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     launch.is_mpi = sl_mpi_is_launched();
+    sl_undertaker undertaker = {.rank = -1};
+    if (launch.is_mpi) undertaker = sl_undertaker_start(argc, argv);
     if (launch.is_mpi) {
         const sl_status st = sl_mpi_open(&argc, &argv, &launch.info);
         if (st != SL_OK) {
-            print_error(st);
+            print_error(&launch, st);
             return EXIT_FAILED;
         }
     }
 
     const sl_status st = dispatch(&launch, argc, argv, &n_refused);
     const int status = exit_status(st, n_refused);
-    if (st != SL_OK && sl_launch_is_first(&launch)) print_error(st);
+    /* What MPI does at the end of a job that failed may take forever: SIGALRM ends this process. */
+    if (launch.is_mpi && st != SL_OK) alarm(END_WITHIN_S);
+    if (st != SL_OK && sl_launch_is_first(&launch)) print_error(&launch, st);
     if (launch.is_mpi && st == SL_ERR_COMM) {
         /* A peer is gone or cannot be reached, so ranks cannot end together.  The first rank has a
          * moment to say why; if it is the one that is gone, we do. */
         if (!sl_launch_is_first(&launch)) {
             sl_clock_sleep(2.0);
-            print_error(st);
+            print_error(&launch, st);
         }
         sl_mpi_abort(status);
     }
+    sl_mpi_info_free(&launch.info);
     if (launch.is_mpi) sl_mpi_close();
+    sl_undertaker_dismiss(&undertaker);
     return status;
 }

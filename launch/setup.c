@@ -1,6 +1,7 @@
 #include "setup.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,26 +13,48 @@
 #ifdef SL_CUDA
 #include "cuda/cuda_backend.h"
 #endif
+#include "engine/delayed.h"
+#include "job/html.h"
 #include "model/layout.h"
+#include "model/stamp.h"
+#include "ranks_table.h"
 #include "setup_plan.h"
 #include "setup_policy.h"
+#include "setup_wire.h"
 #include "simulate.h"
 
 const char *const sl_setup_wishes[] = {"auto", "always", "never", NULL};
 const char *const sl_setup_weights[] = {"stored", "f32", "f16", "q8", "q4", NULL};
 const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", NULL};
 const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", "sim", NULL};
+const char *const sl_setup_transports[] = {"auto", "mpi", "nccl", NULL};
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 void sl_setup_options_init(sl_setup_options *options) {
     *options = (sl_setup_options){.cpu_attention = 100,
                                   .expected_prompt_len = 512,
                                   .expected_gen_len = 128,
-                                  .expected_prompts = 1000};
+                                  .expected_prompts = 1000,
+                                  .timeout_s = SL_SETUP_TIMEOUT_S,
+                                  .patience_s = SL_SETUP_PATIENCE_S};
 }
 
 sl_status sl_setup_agree(const sl_setup *setup, sl_status mine) {
+    /* The others may be far from here: they learn of a failure now, and agree when they come. */
+    if (mine != SL_OK) sl_watch_tell(setup->watch, sl_error_message());
     return setup->transport->ops->agree(setup->transport, mine);
+}
+
+/* Tests of pipelines on slow wires: SLUICE_TEST_DELAY_S=0.01 has every message between ranks come
+ * 10 ms later.  No option: nobody wants it. */
+static sl_status delay_for_tests(sl_transport **transport) {
+    const char *text = getenv("SLUICE_TEST_DELAY_S");
+    char *end = NULL;
+    if (!text) return SL_OK;
+    const double delay_s = strtod(text, &end);
+    if (end == text || *end)
+        return SL_FAIL(SL_ERR_ARG, "SLUICE_TEST_DELAY_S: found \"%s\", expected seconds", text);
+    return sl_transport_open_delayed(*transport, delay_s, transport);
 }
 
 sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *options, sl_setup *out) {
@@ -45,19 +68,33 @@ sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *option
     }
     setup.workload = sl_workload_uniform(options->expected_prompt_len, options->expected_gen_len,
                                          options->expected_prompts);
+    sl_status st = launch->is_mpi ? delay_for_tests(&setup.transport) : SL_OK;
+    const sl_status watched = sl_watch_open(launch, options->timeout_s, options->patience_s,
+                                            options->quiet, &setup.watch);
+    if (st == SL_OK) st = watched;
+    st = sl_setup_agree(&setup, st);
+    if (st != SL_OK) {
+        sl_setup_close(&setup, st);
+        return st;
+    }
     *out = setup;
     return SL_OK;
 }
 
-void sl_setup_close(sl_setup *setup) {
+void sl_setup_close(sl_setup *setup, sl_status outcome) {
+    if (outcome != SL_OK) sl_watch_tell(setup->watch, sl_error_message());
     sl_engine_close(setup->engine); /* may report to the trace until here */
     sl_host_attention_close(setup->host_attention);
     sl_trace_close(setup->trace);
+    sl_timeline_close(setup->timeline);
+    free(setup->timelines);
+    free(setup->links);
+    sl_transport_close(setup->transport); /* may use the backend's streams until here */
     sl_backend_close(setup->backend);
     sl_tokenizer_close(setup->tokenizer);
     sl_source_close(setup->source);
-    sl_transport_close(setup->transport);
     free(setup->ranks);
+    sl_watch_close(setup->watch, outcome);
     *setup = (sl_setup){0};
 }
 
@@ -94,8 +131,17 @@ static sl_status check_output(const char *what, const char *path) {
     return SL_OK;
 }
 
+/* A page takes the place of another when it is whole. */
+static sl_status check_page(const char *path) {
+    sl_html *page = NULL;
+    if (!path) return SL_OK;
+    SL_TRY(sl_html_open(path, &page));
+    return sl_html_close(page, 0);
+}
+
 static sl_status check_outputs(const sl_setup *setup) {
     SL_TRY(check_output("metrics", setup->options->metrics_path));
+    SL_TRY(check_page(setup->options->report_path));
     return check_output("trace", setup->options->trace_path);
 }
 
@@ -133,9 +179,15 @@ static sl_status open_cuda(sl_setup *setup, int n_devices) {
         size_t free_bytes;
         SL_TRY(sl_cuda_free_bytes(gpu.device, &free_bytes));
         cuda.memory_bytes = sl_capacity_gpu_bytes(&gpu, free_bytes);
+    } else { /* what was asked for is for all that we do there */
+        cuda.memory_bytes -= sl_setup_wire_share(setup, cuda.memory_bytes);
     }
     SL_TRY(sl_cuda_backend_open(&cuda, &setup->backend));
     snprintf(setup->backend_name, sizeof setup->backend_name, "cuda (gpu %d)", gpu.device);
+    sl_cuda_identity identity;
+    SL_TRY(sl_cuda_identify(gpu.device, &identity));
+    snprintf(setup->device_name, sizeof setup->device_name, "gpu %d, %s, %s", gpu.device,
+             identity.name, identity.bus);
     return SL_OK;
 }
 #endif
@@ -186,24 +238,69 @@ static sl_status open_host_attention(sl_setup *setup) {
     return SL_OK;
 }
 
+/* Files may lie on each host's own disk: what they hold is compared by samples. */
+static sl_status check_same_model(const sl_setup *setup) {
+    struct {
+        uint64_t stamp;
+        int n_layers;
+    } mine, first;
+    sl_transport *t = setup->transport;
+    memset(&mine, 0, sizeof mine);
+    if (t->n_ranks == 1 || setup->launch->simulated) return SL_OK;
+    SL_TRY(sl_setup_agree(setup, sl_model_stamp(setup->options->model, &mine.stamp)));
+    mine.n_layers = setup->config.n_layers;
+    memcpy(&first, &mine, sizeof first);
+    SL_TRY(t->ops->broadcast(t, 0, &first, sizeof first));
+    sl_status st = SL_OK;
+    if (memcmp(&first, &mine, sizeof first) != 0)
+        st = SL_FAIL(
+            SL_ERR_ARG,
+            "--model %s is another checkpoint than the first rank's: fingerprint %016" PRIx64
+            " and %d layers here, %016" PRIx64 " and %d there",
+            setup->options->model, mine.stamp, mine.n_layers, first.stamp, first.n_layers);
+    return sl_setup_agree(setup, st);
+}
+
+static void on_span(void *user, const sl_span *span) {
+    const sl_setup *setup = user;
+    if (setup->trace) sl_trace_add(setup->trace, span);
+    if (setup->timeline) sl_timeline_add(setup->timeline, span);
+}
+
+/* What watches the engine at work, as far as asked for. */
+static sl_status open_watchers(sl_setup *setup) {
+    const sl_setup_options *o = setup->options;
+    if (o->trace_path) SL_TRY(sl_trace_open(setup->transport, 0, &setup->trace));
+    if (o->report_path || o->metrics_path)
+        SL_TRY(sl_timeline_open(setup->transport, &setup->timeline));
+    if (setup->trace || setup->timeline) {
+        setup->policy.on_span = on_span;
+        setup->policy.span_user = setup;
+    }
+    return SL_OK;
+}
+
 sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token) {
     const double start_s = sl_clock_s();
     SL_TRY(sl_setup_agree(setup, open_source(setup, with_tokenizer)));
+    SL_TRY(check_same_model(setup));
     setup->n_threads = setup->options->n_threads;
     if (setup->launch->simulated) setup->n_threads = setup->launch->simulated->profile->n_threads;
     if (setup->n_threads == 0)
-        SL_TRY(sl_capacity_threads(setup->launch, setup->transport, setup->options->quiet,
-                                   &setup->n_threads));
+        SL_TRY(sl_capacity_threads(
+            setup->launch, setup->transport,
+            sl_capacity_gpu_node(setup->launch, setup->options->backend == BACKEND_CPU),
+            setup->options->quiet, &setup->n_threads));
 
+    SL_TRY(sl_setup_open_wire(setup));
     SL_TRY(sl_setup_choose_policy(setup));
     sl_status st = open_backend(setup);
     if (st == SL_OK) st = open_host_attention(setup);
-    if (st == SL_OK && setup->options->trace_path)
-        st = sl_trace_open(setup->transport, 0, &setup->trace);
+    if (st == SL_OK) st = open_watchers(setup);
     SL_TRY(sl_setup_agree(setup, st));
-    if (setup->trace) {
-        setup->policy.on_span = sl_trace_add;
-        setup->policy.span_user = setup->trace;
+    if (setup->watch) {
+        setup->policy.on_failure = sl_watch_tell;
+        setup->policy.failure_user = setup->watch;
     }
     SL_TRY(sl_engine_open(setup->source, setup->backend, setup->transport, &setup->policy, on_token,
                           &setup->engine));
@@ -211,45 +308,11 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     sl_source_close(setup->source);
     setup->source = NULL;
     if (setup->trace) SL_TRY(sl_trace_start(setup->trace));
+    if (setup->timeline) SL_TRY(sl_timeline_start(setup->timeline));
     setup->open_s = sl_clock_s() - start_s;
+    if (setup->transport->n_ranks > 1 && !setup->launch->simulated && !setup->options->quiet)
+        SL_TRY(sl_ranks_table_print(setup, stderr));
     return SL_OK;
-}
-
-/* ---- report ---- */
-
-sl_status sl_setup_report(const sl_setup *setup, sl_report *report, sl_engine_stats **ranks_out) {
-    sl_engine_stats *ranks = NULL;
-    SL_TRY(sl_report_gather(setup->engine, setup->transport, &ranks));
-    report->model = setup->options->model;
-    report->backend = setup->backend_name;
-    report->transport = setup->transport->ops->name;
-    report->n_threads = setup->n_threads;
-    report->policy = sl_engine_policy(setup->engine);
-    report->open_s = setup->open_s;
-    report->n_ranks = setup->transport->n_ranks;
-    report->ranks = ranks;
-    report->plan = setup->predicted.is_there ? &setup->predicted : NULL;
-    *ranks_out = ranks;
-    return SL_OK;
-}
-
-sl_status sl_setup_write_metrics(const sl_setup *setup, const sl_report *report) {
-    const char *path = setup->options->metrics_path;
-    if (!path) return SL_OK;
-    sl_json_text text = {0};
-    FILE *file = NULL;
-    sl_status st = SL_OK;
-    SL_GO(sl_report_json(report, &text));
-    sl_json_raw(&text, "\n");
-    SL_GO(sl_json_status(&text));
-    file = fopen(path, "w");
-    if (!file || fwrite(text.data, 1, text.n_bytes, file) != text.n_bytes || fflush(file) != 0)
-        st = SL_FAIL(SL_ERR_IO, "write metrics to %s: %s", path, strerror(errno));
-
-fail:
-    if (file) fclose(file);
-    sl_json_free(&text);
-    return st;
 }
 
 sl_status sl_setup_write_trace(const sl_setup *setup) {

@@ -20,6 +20,7 @@
 #include "options.h"
 #include "partition_measured.h"
 #include "profile.h"
+#include "watch.h"
 #include "workload.h"
 
 /* Values of the options that SL_SETUP_OPTIONS describes. */
@@ -32,6 +33,7 @@ typedef struct {
     const char *disk_dir;
     sl_option_ints weights_at;
     int backend;             /* index into sl_setup_backends */
+    int transport;           /* index into sl_setup_transports */
     sl_option_texts cluster; /* files of machine profiles, for sim */
     int sim_ranks;
     int n_threads;
@@ -40,22 +42,29 @@ typedef struct {
     sl_option_ints cache_at, hidden_at, percent;
     int cpu_attention; /* percent */
     double attn_sparsity;
-    int no_overlap;
+    int no_overlap, no_sharing, two_phase;
     const char *policy_path, *profile_path;
     int plan; /* sl_setup_wish */
-    const char *metrics_path, *trace_path;
+    const char *metrics_path, *report_path, *trace_path;
+    double timeout_s; /* silence after which a rank counts as lost */
     int quiet;
     /* What a plan expects of the job; set by the command, no options. */
     int expected_prompt_len, expected_gen_len, expected_prompts;
+    double patience_s; /* from a failure or a signal until ranks are made to end; set likewise */
 } sl_setup_options;
 
 /* Whether the policy is planned where the options leave it open. */
 typedef enum { SL_SETUP_PLAN_AUTO, SL_SETUP_PLAN_ALWAYS, SL_SETUP_PLAN_NEVER } sl_setup_wish;
 
-extern const char *const sl_setup_wishes[];   /* "auto", "always", "never" */
-extern const char *const sl_setup_weights[];  /* "stored", "f32", "f16", "q8", "q4" */
-extern const char *const sl_setup_caches[];   /* "f16", "f32", "q8", "q4" */
-extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
+extern const char *const sl_setup_wishes[]; /* "auto", "always", "never" */
+/* Together with what launchers take of their own, the end comes within ten seconds. */
+#define SL_SETUP_TIMEOUT_S  5.0
+#define SL_SETUP_PATIENCE_S 6.0
+
+extern const char *const sl_setup_weights[];    /* "stored", "f32", "f16", "q8", "q4" */
+extern const char *const sl_setup_caches[];     /* "f16", "f32", "q8", "q4" */
+extern const char *const sl_setup_backends[];   /* "auto", "cpu", "cuda", "sim" */
+extern const char *const sl_setup_transports[]; /* "auto", "mpi", "nccl" */
 
 /* Rows of an option table, for a sl_setup_options called `o`. */
 #define SL_SETUP_MODEL_OPTIONS(o)                                                                  \
@@ -299,6 +308,27 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          0,                                                                                        \
          NULL,                                                                                     \
          NULL},                                                                                    \
+        {"no-prefix-sharing",                                                                      \
+         0,                                                                                        \
+         SL_OPTION_FLAG,                                                                           \
+         &(o).no_sharing,                                                                          \
+         NULL,                                                                                     \
+         "Compute every prompt as a whole, even where others begin in the same way.",              \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"two-phase",                                                                              \
+         0,                                                                                        \
+         SL_OPTION_FLAG,                                                                           \
+         &(o).two_phase,                                                                           \
+         NULL,                                                                                     \
+         "Start the sequences of a block together, compute all of their prompts before any "       \
+         "generated token, and begin the next block after the last one: for comparison.",          \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
         {"backend",                                                                                \
          0,                                                                                        \
          SL_OPTION_CHOICE,                                                                         \
@@ -310,6 +340,17 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          0,                                                                                        \
          0,                                                                                        \
          sl_setup_backends,                                                                        \
+         NULL},                                                                                    \
+        {"transport",                                                                              \
+         0,                                                                                        \
+         SL_OPTION_CHOICE,                                                                         \
+         &(o).transport,                                                                           \
+         "auto|mpi|nccl",                                                                          \
+         "Under MPI, how ranks hand on hidden states: nccl from GPU to GPU, where every rank has " \
+         "one of its own; mpi through host memory. Default auto: nccl where it can.",              \
+         0,                                                                                        \
+         0,                                                                                        \
+         sl_setup_transports,                                                                      \
          NULL},                                                                                    \
         {"cluster",                                                                                \
          0,                                                                                        \
@@ -374,6 +415,16 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          0,                                                                                        \
          NULL,                                                                                     \
          NULL},                                                                                    \
+        {"report",                                                                                 \
+         0,                                                                                        \
+         SL_OPTION_TEXT,                                                                           \
+         &(o).report_path,                                                                         \
+         "FILE.html",                                                                              \
+         "Write the report to FILE.html as one page with drawings, for any browser.",              \
+         0,                                                                                        \
+         0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
         {"trace",                                                                                  \
          0,                                                                                        \
          SL_OPTION_TEXT,                                                                           \
@@ -383,6 +434,17 @@ extern const char *const sl_setup_backends[]; /* "auto", "cpu", "cuda", "sim" */
          "https://ui.perfetto.dev or chrome://tracing.",                                           \
          0,                                                                                        \
          0,                                                                                        \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
+        {"timeout",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_REAL,                                                                           \
+         &(o).timeout_s,                                                                           \
+         "S",                                                                                      \
+         "Under MPI: seconds without a sign of life after which a rank counts as lost, and all "   \
+         "end. Default 5.",                                                                        \
+         0.2,                                                                                      \
+         1e6,                                                                                      \
          NULL,                                                                                     \
          NULL},                                                                                    \
     {                                                                                              \
@@ -401,19 +463,25 @@ typedef struct {
     const sl_launch *launch;
     const sl_setup_options *options;
     sl_transport *transport;
+    sl_watch *watch;         /* NULL without MPI */
+    size_t wire_bytes;       /* what it takes of this rank's GPU */
     sl_source *source;       /* closed once the engine is open */
     sl_model_config config;  /* copy of the source's */
     sl_tokenizer *tokenizer; /* first rank only, if wanted and the model has one */
     sl_backend *backend;
     sl_host_attention *host_attention; /* beside a device */
     sl_trace *trace;                   /* NULL: none was asked for */
+    sl_timeline *timeline;             /* NULL: neither page nor metrics were asked for */
+    sl_report_links *links;            /* first rank, [n_ranks], of the report */
+    sl_timeline_rank *timelines;       /* likewise */
     sl_engine *engine;
-    sl_policy policy;     /* as chosen */
-    sl_workload workload; /* what a plan expects; the command may set it before sl_setup_open() */
-    sl_profile profile;   /* of this rank's machine */
-    int has_profile;      /* 1: on all ranks */
-    sl_setup_rank *ranks; /* [n_ranks] first rank, with a profile; owned */
-    int is_split;         /* 1: a plan gave layers and weights to unequal ranks */
+    char device_name[112]; /* of the GPU, with its place; "" without one */
+    sl_policy policy;      /* as chosen */
+    sl_workload workload;  /* what a plan expects; the command may set it before sl_setup_open() */
+    sl_profile profile;    /* of this rank's machine */
+    int has_profile;       /* 1: on all ranks */
+    sl_setup_rank *ranks;  /* [n_ranks] first rank, with a profile; owned */
+    int is_split;          /* 1: a plan gave layers and weights to unequal ranks */
     int layers[SL_PARTITION_MAX_RANKS];
     sl_shares weights[SL_PARTITION_MAX_RANKS];
     sl_report_plan predicted; /* first rank, with a profile; is_there 0: none */
@@ -437,14 +505,14 @@ sl_status sl_setup_agree(const sl_setup *setup, sl_status mine);
 sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token);
 
 /* Releases everything; legal on a half-open setup. */
-void sl_setup_close(sl_setup *setup);
+void sl_setup_close(sl_setup *setup, sl_status outcome);
 
 /* Fills in the parts of a report that follow from the setup and gathers the ranks' counters, which
- * the caller frees (*ranks_out, first rank only). */
-sl_status sl_setup_report(const sl_setup *setup, sl_report *report, sl_engine_stats **ranks_out);
+ * the caller frees (*ranks_out, first rank only); the rest is valid until close. */
+sl_status sl_setup_report(sl_setup *setup, sl_report *report, sl_engine_stats **ranks_out);
 
-/* First rank: writes the report to the metrics file, if there is to be one. */
-sl_status sl_setup_write_metrics(const sl_setup *setup, const sl_report *report);
+/* First rank: writes the report to the metrics file and as a page, as far as asked for. */
+sl_status sl_setup_write_report(const sl_setup *setup, const sl_report *report);
 
 /* Writes the trace of all ranks, if there is to be one. */
 sl_status sl_setup_write_trace(const sl_setup *setup);

@@ -12,6 +12,7 @@
 #include "planner.h"
 #include "profile_cache.h"
 #include "profile_report.h"
+#include "setup_wire.h"
 #include "simulate.h"
 
 enum { WEIGHTS_STORED, WEIGHTS_F32, WEIGHTS_F16 };
@@ -38,6 +39,7 @@ static sl_status find_device(const sl_setup *setup, device *out) {
         const sl_capacity_gpu gpu = sl_capacity_gpu_of(setup->launch, n_devices);
         size_t free_bytes;
         d.act_bytes = 2;
+        d.bytes -= sl_setup_wire_share(setup, d.bytes);
         if (d.bytes == 0) {
             SL_TRY(sl_cuda_free_bytes(gpu.device, &free_bytes));
             d.bytes = sl_capacity_gpu_bytes(&gpu, free_bytes);

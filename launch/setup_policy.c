@@ -63,6 +63,8 @@ static sl_status set_budgets(const sl_setup *setup, sl_policy *p) {
     p->disk_dir = o->disk_dir;
     p->sparsity = (float)o->attn_sparsity;
     p->no_overlap = o->no_overlap;
+    p->no_sharing = o->no_sharing;
+    p->two_phase = o->two_phase;
     p->disk_budget_bytes = o->disk_mem_bytes;
     if (setup->launch->simulated) {
         sl_simulated_set_budgets(setup->launch->simulated, p);

@@ -8,10 +8,17 @@
 #include "base/status.h"
 #include "engine/transport.h"
 
+/* Where a rank runs. */
+typedef struct {
+    char name[64]; /* of the host, cut to fit */
+    int host;      /* the lowest rank on that host */
+} sl_mpi_place;
+
 typedef struct {
     int rank, n_ranks;
     int local_rank, n_local_ranks; /* among the ranks of this host */
     char host[256];
+    sl_mpi_place *place; /* [n_ranks]; NULL without MPI */
 } sl_mpi_info;
 
 /* 1 when this process was started by mpirun, srun --mpi=pmix or the like, judged by the
@@ -24,6 +31,9 @@ sl_status sl_mpi_open(int *argc, char ***argv, sl_mpi_info *out);
 
 /* Collective.  MPI_Finalize. */
 void sl_mpi_close(void);
+
+/* Not collective. */
+void sl_mpi_info_free(sl_mpi_info *info);
 
 /* Ends all ranks with this exit status; does not return.  For launch/ only. */
 void sl_mpi_abort(int exit_status) __attribute__((noreturn));

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blocks.h"
 #include "engine/partition.h"
 #include "exact_measured.h"
 #include "store/kv_cache.h"
@@ -285,6 +286,8 @@ static sl_status run(search *s) {
     if (s->n_fitting == 0) SL_TRY(try_surely(s));
     if (s->found.is_feasible) SL_TRY(climb(s));
     if (s->found.is_feasible) SL_TRY(polish(s));
+    if (s->found.is_feasible) SL_TRY(sl_blocks_choose(s->q, &s->found.best));
+    if (s->found.has_second) SL_TRY(sl_blocks_choose(s->q, &s->found.second));
     if (!s->found.is_feasible && s->n_fitting == 0) SL_TRY(find_shortage(s));
     if (s->found.is_feasible || s->n_fitting == 0) s->found.least_request_s = 0;
     s->found.n_shapes = s->n;

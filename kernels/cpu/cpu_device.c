@@ -151,6 +151,11 @@ static sl_status drain(struct sl_backend *be) {
     return SL_OK;
 }
 
+/* Any address will do: this device has no libraries of its own. */
+static void *native_stream(struct sl_backend *be, sl_stream stream) {
+    return &sl_cpu_device_of(be)->stream[stream];
+}
+
 static sl_status event_open(struct sl_backend *be, sl_event **out) {
     (void)be;
     sl_event *e = calloc(1, sizeof *e);
@@ -202,6 +207,7 @@ const sl_device_ops sl_cpu_device_ops = {
     .numa_node = numa_node,
     .copy = copy,
     .drain = drain,
+    .native_stream = native_stream,
     .event_open = event_open,
     .event_close = event_close,
     .record = record,

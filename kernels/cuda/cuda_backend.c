@@ -205,6 +205,9 @@ sl_status sl_cuda_identify(int device, sl_cuda_identity *out) {
     SL_TRY(SL_CUDA(cudaDriverGetVersion(&identity.driver), "ask for the driver's version"));
     SL_TRY(SL_CUDA(cudaRuntimeGetVersion(&identity.runtime), "ask for CUDA's version"));
     snprintf(identity.name, sizeof identity.name, "%.63s", prop.name);
+    snprintf(identity.bus, sizeof identity.bus, "%04x:%02x:%02x.0",
+             (unsigned)prop.pciDomainID & 0xffffu, (unsigned)prop.pciBusID & 0xffu,
+             (unsigned)prop.pciDeviceID & 0xffu);
     identity.major = prop.major;
     identity.minor = prop.minor;
     *out = identity;
@@ -241,12 +244,13 @@ static sl_status take_memory(sl_cuda *cuda, size_t bytes) {
     return SL_OK;
 }
 
-/* Small copies that computation waits for go first. */
+/* Small copies that computation waits for go first, and what other ranks wait for. */
 static sl_status open_streams(sl_cuda *cuda) {
     int least = 0, greatest = 0;
     SL_TRY(SL_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest), "ask for priorities"));
     for (int i = 0; i < SL_STREAM_COUNT; i++) {
-        const int is_urgent = i == SL_STREAM_ASK || i == SL_STREAM_ANSWER;
+        const int is_urgent = i == SL_STREAM_ASK || i == SL_STREAM_ANSWER ||
+                              i == SL_STREAM_WIRE_IN || i == SL_STREAM_WIRE_OUT;
         SL_TRY(SL_CUDA(cudaStreamCreateWithPriority(&cuda->stream[i], cudaStreamNonBlocking,
                                                     is_urgent ? greatest : least),
                        "make a stream"));

@@ -78,11 +78,16 @@ static sl_status copy(sl_backend *be, sl_stream stream, void *dst, const void *s
 static sl_status drain(sl_backend *be) {
     sl_status st = SL_OK;
     for (int i = 0; i < SL_STREAM_COUNT; i++) {
+        if (i == SL_STREAM_WIRE_IN || i == SL_STREAM_WIRE_OUT) continue;
         const sl_status now =
             SL_CUDA(cudaStreamSynchronize(sl_cuda_of(be)->stream[i]), "finish queued work");
         if (st == SL_OK) st = now;
     }
     return st;
+}
+
+static void *native_stream(sl_backend *be, sl_stream stream) {
+    return (int)stream >= 0 && stream < SL_STREAM_COUNT ? sl_cuda_of(be)->stream[stream] : NULL;
 }
 
 static sl_status event_open(sl_backend *be, sl_event **out) {
@@ -144,6 +149,7 @@ const sl_device_ops sl_cuda_device_ops = {
     .numa_node = numa_node,
     .copy = copy,
     .drain = drain,
+    .native_stream = native_stream,
     .event_open = event_open,
     .event_close = event_close,
     .record = record,

@@ -128,9 +128,10 @@ static sl_status copy(struct sl_backend *be, sl_stream stream, void *dst, const 
     sl_sim_device *d = sl_sim_device_of(be);
     sl_sim_machine *m = sl_sim_machine_of(d->sim, d->rank);
     const sl_sim_rates *rates = sl_sim_machine_rates(m);
-    int to_device = stream == SL_STREAM_H2D || stream == SL_STREAM_ANSWER;
+    int to_device =
+        stream == SL_STREAM_H2D || stream == SL_STREAM_ANSWER || stream == SL_STREAM_WIRE_IN;
     if (bytes == 0) return SL_OK;
-    if (stream == SL_STREAM_COMPUTE) {
+    if (stream == SL_STREAM_COMPUTE || stream == SL_STREAM_H2D) {
         to_device = is_here(d, dst);
         if (to_device && is_here(d, src)) {
             const sl_sim_load within = {.seconds = sl_sim_memory_s(rates, 2.0 * (double)bytes)};
@@ -144,6 +145,7 @@ static sl_status copy(struct sl_backend *be, sl_stream stream, void *dst, const 
 static sl_status drain(struct sl_backend *be) {
     sl_sim_device *d = sl_sim_device_of(be);
     for (int s = 0; s < SL_STREAM_COUNT; s++) {
+        if (s == SL_STREAM_WIRE_IN || s == SL_STREAM_WIRE_OUT) continue;
         sl_sim_mark mark;
         sl_sim_mark_init(&mark, d->rank, -1);
         SL_TRY(sl_sim_machine_mark(sl_sim_machine_of(d->sim, d->rank), s, &mark));

@@ -5,8 +5,9 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "store/kv_format.h"
 
-static const int32_t MAGIC = 0x534c4233; /* "SLB3" */
+static const int32_t MAGIC = 0x534c4234; /* "SLB4" */
 enum { MAX_BIAS = 1 << 20 };
 
 /* Makes room for `n` elements in a growing array. */
@@ -29,6 +30,7 @@ void sl_block_free(sl_block *b) {
     free(b->segment);
     free(b->token);
     free(b->bias);
+    free(b->op_token);
     memset(b, 0, sizeof *b);
 }
 
@@ -79,11 +81,12 @@ int sl_block_n_wanted(const sl_block *b) {
 static void put_op(sl_buffer *out, const sl_block_op *op) {
     sl_buffer_put_i32(out, (int32_t)op->kind);
     sl_buffer_put_i32(out, op->slot);
-    sl_buffer_put_i32(out, op->from);
+    sl_buffer_put_i32(out, op->kept);
+    sl_buffer_put_i32(out, op->page);
     sl_buffer_put_i32(out, op->n_tokens);
-    sl_buffer_put_i32(out, op->n_from);
-    sl_buffer_put_i32(out, op->n_reserve);
     sl_buffer_put_i32(out, op->n_prompt);
+    if (op->kind == SL_OP_KEEP)
+        sl_buffer_put(out, op->token, (size_t)op->n_tokens * sizeof *op->token);
     if (op->kind != SL_OP_ADMIT) return;
     /* The pointer means nothing elsewhere; the biases follow the struct. */
     sl_sampling flat = op->sampling;
@@ -140,28 +143,66 @@ static sl_status get_text(sl_reader *r, char *text, size_t text_bytes) {
     return SL_OK;
 }
 
-static sl_status read_op(sl_reader *r, const sl_block_limits *l, sl_block *b, int *n_bias) {
+static sl_status check_ids(const int32_t *token, int n, int vocab) {
+    for (int i = 0; i < n; i++)
+        if (token[i] < 0 || token[i] >= vocab)
+            return SL_FAIL(SL_ERR_COMM, "block message: token id %d, expected 0 to %d",
+                           (int)token[i], vocab - 1);
+    return SL_OK;
+}
+
+/* Biases and tokens read so far, and where those of an operation begin. */
+typedef struct {
+    int n_bias, n_token;
+} op_parts;
+
+static sl_status read_bias(sl_reader *r, sl_block *b, int n, op_parts *parts) {
+    if (n < 0 || n > MAX_BIAS)
+        return SL_FAIL(SL_ERR_COMM, "block message: %d logit biases, expected 0 to %d", n,
+                       (int)MAX_BIAS);
+    const void *bias = sl_reader_view(r, (size_t)n * sizeof(sl_logit_bias));
+    if (!bias) return SL_FAIL(SL_ERR_COMM, "block message ends within %d logit biases", n);
+    SL_TRY(reserve((void **)&b->bias, &b->bias_capacity, parts->n_bias + n, sizeof *b->bias));
+    if (n) memcpy(b->bias + parts->n_bias, bias, (size_t)n * sizeof *b->bias);
+    parts->n_bias += n;
+    return SL_OK;
+}
+
+static sl_status read_kept(sl_reader *r, const sl_block_limits *l, sl_block *b, int n,
+                           op_parts *parts) {
+    if (n < 1 || n > SL_PAGE_TOKENS)
+        return SL_FAIL(SL_ERR_COMM, "block message: a kept page of %d tokens, expected 1 to %d", n,
+                       (int)SL_PAGE_TOKENS);
+    SL_TRY(reserve((void **)&b->op_token, &b->op_token_capacity, parts->n_token + n,
+                   sizeof *b->op_token));
+    int32_t *token = b->op_token + parts->n_token;
+    sl_reader_get(r, token, (size_t)n * sizeof *token);
+    if (r->failed) return SL_FAIL(SL_ERR_COMM, "block message ends within a kept page's tokens");
+    SL_TRY(check_ids(token, n, l->vocab));
+    parts->n_token += n;
+    return SL_OK;
+}
+
+static sl_status read_op(sl_reader *r, const sl_block_limits *l, sl_block *b, op_parts *parts) {
     int kind;
     sl_block_op op = {0};
     SL_TRY(get_int(r, "operation", 0, SL_OP_RELEASE, &kind));
     op.kind = (sl_op_kind)kind;
+    const int is_kept = op.kind == SL_OP_SHARE || op.kind == SL_OP_COPY || op.kind == SL_OP_KEEP ||
+                        op.kind == SL_OP_DROP;
     SL_TRY(get_int(r, "slot", 0, l->n_slots - 1, &op.slot));
-    SL_TRY(get_int(r, "fork source", 0, l->n_slots - 1, &op.from));
-    SL_TRY(get_int(r, "fork tokens", 0, l->max_context, &op.n_tokens));
-    SL_TRY(get_int(r, "tokens of the fork's source", 0, l->max_context, &op.n_from));
-    SL_TRY(get_int(r, "tokens reserved", 0, l->max_context, &op.n_reserve));
+    SL_TRY(get_int(r, "kept page", 0, is_kept ? l->n_kept - 1 : 0, &op.kept));
+    SL_TRY(get_int(r, "page", 0, l->max_context, &op.page));
+    SL_TRY(get_int(r, "tokens of an operation", 0, l->max_context, &op.n_tokens));
     SL_TRY(get_int(r, "prompt length", 0, l->max_context, &op.n_prompt));
+    if (op.kind == SL_OP_COPY && (op.n_tokens < 1 || op.n_tokens > SL_PAGE_TOKENS))
+        return SL_FAIL(SL_ERR_COMM, "block message: a copy of %d tokens, expected 1 to %d",
+                       op.n_tokens, (int)SL_PAGE_TOKENS);
+    if (op.kind == SL_OP_KEEP) SL_TRY(read_kept(r, l, b, op.n_tokens, parts));
     if (op.kind == SL_OP_ADMIT) {
         sl_reader_get(r, &op.sampling, sizeof op.sampling);
-        const int n = op.sampling.n_bias;
-        if (n < 0 || n > MAX_BIAS)
-            return SL_FAIL(SL_ERR_COMM, "block message: %d logit biases, expected 0 to %d", n,
-                           (int)MAX_BIAS);
-        const void *bias = sl_reader_view(r, (size_t)n * sizeof(sl_logit_bias));
-        if (!bias) return SL_FAIL(SL_ERR_COMM, "block message ends within %d logit biases", n);
-        SL_TRY(reserve((void **)&b->bias, &b->bias_capacity, *n_bias + n, sizeof *b->bias));
-        if (n) memcpy(b->bias + *n_bias, bias, (size_t)n * sizeof *b->bias);
-        *n_bias += n;
+        if (r->failed) return SL_FAIL(SL_ERR_COMM, "block message ends within an admission");
+        SL_TRY(read_bias(r, b, op.sampling.n_bias, parts));
     }
     return sl_block_add_op(b, &op);
 }
@@ -180,10 +221,7 @@ static sl_status read_segment(sl_reader *r, const sl_block_limits *l, sl_block *
     SL_TRY(sl_block_add_segment(b, &s, &token));
     sl_reader_get(r, token, (size_t)s.n_rows * sizeof *token);
     if (r->failed) return SL_FAIL(SL_ERR_COMM, "block message ends within a segment's tokens");
-    for (int i = 0; i < s.n_rows; i++)
-        if (token[i] < 0 || token[i] >= l->vocab)
-            return SL_FAIL(SL_ERR_COMM, "block message: token id %d, expected 0 to %d",
-                           (int)token[i], l->vocab - 1);
+    SL_TRY(check_ids(token, s.n_rows, l->vocab));
     if (b->micro_batch[b->n_micro_batches - 1].n_rows > l->max_rows)
         return SL_FAIL(SL_ERR_COMM, "block message: a micro-batch of %d rows, at most %d",
                        b->micro_batch[b->n_micro_batches - 1].n_rows, l->max_rows);
@@ -194,19 +232,26 @@ sl_status sl_block_read(const void *data, size_t bytes, const sl_block_limits *l
     sl_reader r = sl_reader_of(data, bytes);
     if (sl_reader_i32(&r) != MAGIC)
         return SL_FAIL(SL_ERR_COMM, "a message of %zu bytes is no block header", bytes);
-    int kind, status, n_ops, n_micro_batches, n_bias = 0;
+    int kind, status, n_ops, n_micro_batches;
+    op_parts parts = {0};
     SL_TRY(get_int(&r, "kind", SL_BLOCK_WORK, SL_BLOCK_STOP, &kind));
     sl_block_reset(b, (sl_block_kind)kind, sl_reader_u64(&r));
     SL_TRY(get_int(&r, "status", SL_OK, SL_ERR_STOPPED, &status));
     SL_TRY(get_text(&r, b->message, sizeof b->message));
     b->status = (sl_status)status;
-    SL_TRY(get_int(&r, "operations", 0, 4 * l->n_slots, &n_ops));
-    for (int i = 0; i < n_ops; i++) SL_TRY(read_op(&r, l, b, &n_bias));
-    /* Only now: the array of biases has stopped moving. */
+    /* At most: all seats given up, taken, and reserved for; every page kept, dropped and shared. */
+    const int64_t most = 3 * (int64_t)l->n_slots + 2 * (int64_t)l->n_kept +
+                         (int64_t)l->n_slots * (l->max_context / SL_PAGE_TOKENS + 1);
+    SL_TRY(get_int(&r, "operations", 0, most < INT32_MAX ? (int)most : INT32_MAX, &n_ops));
+    for (int i = 0; i < n_ops; i++) SL_TRY(read_op(&r, l, b, &parts));
+    /* Only now: the arrays have stopped moving. */
     const sl_logit_bias *bias = b->bias;
+    const int32_t *op_token = b->op_token;
     for (int i = 0; i < n_ops; i++) {
         b->op[i].sampling.bias = bias;
         bias += b->op[i].kind == SL_OP_ADMIT ? b->op[i].sampling.n_bias : 0;
+        b->op[i].token = op_token;
+        op_token += b->op[i].kind == SL_OP_KEEP ? b->op[i].n_tokens : 0;
     }
     SL_TRY(get_int(&r, "micro-batches", 0, l->max_micro_batches, &n_micro_batches));
     for (int m = 0; m < n_micro_batches; m++) {

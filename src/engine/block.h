@@ -21,17 +21,21 @@ typedef enum { SL_BLOCK_WORK, SL_BLOCK_STOP } sl_block_kind;
 
 typedef enum {
     SL_OP_ADMIT,   /* slot: an empty sequence with these sampling parameters */
-    SL_OP_FORK,    /* slot: additionally takes the first n_tokens of `from` */
-    SL_OP_RELEASE, /* slot: the sequence is over, its pages are free */
+    SL_OP_SHARE,   /* slot: its next page is kept page `kept` */
+    SL_OP_COPY,    /* slot: its next page begins with the first n_tokens of kept page `kept` */
+    SL_OP_RESERVE, /* slot: takes pages for n_tokens tokens at once */
+    SL_OP_KEEP,    /* slot: its page `page` is kept as number `kept`; it will hold `token` */
+    SL_OP_DROP,    /* kept page `kept` is given up */
+    SL_OP_RELEASE, /* slot: the sequence is over, its pages are free but for kept and shared ones */
 } sl_op_kind;
 
 /* An operation on a sequence slot, applied before the block's rows. */
 typedef struct {
     sl_op_kind kind;
-    int slot;
-    int from, n_tokens;   /* FORK */
-    int n_from;           /* FORK: tokens that `from` holds by now */
-    int n_reserve;        /* ADMIT, FORK: tokens to take pages for at once; 0: none yet */
+    int slot; /* all but DROP */
+    int kept, page;
+    int n_tokens;
+    const int32_t *token; /* KEEP: [n_tokens] the prompt's; borrowed */
     int n_prompt;         /* ADMIT: prompt length; generated tokens follow it */
     sl_sampling sampling; /* ADMIT */
 } sl_block_op;
@@ -63,8 +67,10 @@ typedef struct {
     sl_block_segment *segment;
     int32_t *token; /* [n_tokens] */
     int op_capacity, micro_batch_capacity, segment_capacity, token_capacity;
-    sl_logit_bias *bias; /* storage of the ops' biases after reading */
-    int bias_capacity;
+    /* Storage of the ops' biases and tokens after reading. */
+    sl_logit_bias *bias;
+    int32_t *op_token;
+    int bias_capacity, op_token_capacity;
 } sl_block;
 
 /* A zeroed sl_block is empty and valid.  Arrays grow and are kept between blocks. */
@@ -87,7 +93,7 @@ int sl_block_n_wanted(const sl_block *block);
 sl_status sl_block_write(const sl_block *block, sl_buffer *out);
 /* Bounds of a header that a rank accepts. */
 typedef struct {
-    int n_slots, max_micro_batches, max_rows, vocab, max_context;
+    int n_slots, max_micro_batches, max_rows, vocab, max_context, n_kept;
 } sl_block_limits;
 /* Errors: SL_ERR_COMM naming the field, its value and its bounds. */
 sl_status sl_block_read(const void *data, size_t bytes, const sl_block_limits *limits,

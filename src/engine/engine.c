@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "engine/block.h"
+#include "engine/executor.h"
 #include "engine/partition.h"
 #include "engine/scheduler.h"
 #include "engine/settle.h"
@@ -23,9 +24,12 @@ struct sl_engine {
     sl_stage *stage;
     sl_scheduler *sched; /* first rank only */
     sl_block block;
+    sl_block next; /* read ahead while `block` is computed; not on the first rank */
+    int has_next;
     sl_block_result result;
     sl_buffer out;          /* header or result being sent */
     sl_ticket sending;      /* of `out` */
+    int started;            /* the first step has been taken */
     int finishing, stopped; /* no more requests; STOP has been sent or seen */
     int waits_for_prefill;  /* blocks in flight that hold prompt rows */
     uint8_t *is_prefill;    /* [blocks_in_flight] ring over block numbers */
@@ -81,6 +85,8 @@ fail:
     return st;
 }
 
+static sl_status look_ahead(void *user);
+
 static sl_status open_local(sl_engine *e, const sl_source *source,
                             int64_t max_pages[SL_TIER_COUNT]) {
     SL_TRY(sl_settle_policy(&e->policy, sl_source_config(source), e->transport->n_ranks));
@@ -93,6 +99,8 @@ static sl_status open_local(sl_engine *e, const sl_source *source,
     stage.transport = e->transport;
     stage.first_layer = e->first_layer;
     stage.last_layer = e->last_layer;
+    stage.on_turn = look_ahead;
+    stage.turn_user = e;
     e->is_prefill = calloc((size_t)p->blocks_in_flight, sizeof *e->is_prefill);
     if (!e->is_prefill) return SL_FAIL(SL_ERR_NOMEM, "engine: out of host memory");
     return sl_stage_open(&stage, &e->stage, max_pages);
@@ -112,7 +120,9 @@ static sl_status open_shared(sl_engine *e, const sl_model_config *c,
                                   .seats = e->seats,
                                   .max_context = p->max_context,
                                   .vocab = c->vocab,
-                                  .on_token = on_token};
+                                  .on_token = on_token,
+                                  .no_sharing = p->no_sharing,
+                                  .two_phase = p->two_phase};
     memcpy(sched.n_pages, n_pages, sizeof sched.n_pages);
     return sl_scheduler_open(&sched, &e->sched);
 }
@@ -130,6 +140,8 @@ sl_status sl_engine_open(const sl_source *source, sl_backend *backend, sl_transp
     const sl_model_config *c = sl_source_config(source);
     int64_t max_pages[SL_TIER_COUNT] = {0};
     st = e ? open_local(e, source, max_pages) : SL_FAIL(SL_ERR_NOMEM, "engine: out of host memory");
+    if (st != SL_OK && policy->on_failure)
+        policy->on_failure(policy->failure_user, sl_error_message());
     st = transport->ops->agree(transport, st);
     if (st != SL_OK) goto fail;
     st = transport->ops->agree(transport, check_fingerprint(e, c));
@@ -151,6 +163,7 @@ void sl_engine_close(sl_engine *e) {
     sl_scheduler_close(e->sched);
     sl_stage_close(e->stage);
     sl_block_free(&e->block);
+    sl_block_free(&e->next);
     sl_block_result_free(&e->result);
     sl_buffer_free(&e->out);
     free(e->is_prefill);
@@ -209,11 +222,25 @@ static sl_status wait_sent(sl_engine *e) {
     return e->transport->ops->wait(e->transport, ticket);
 }
 
-static sl_status send_header(sl_engine *e) {
+static sl_status send_header(sl_engine *e, const sl_block *block) {
     if (sl_transport_is_last(e->transport)) return SL_OK;
     SL_TRY(wait_sent(e));
-    SL_TRY(sl_block_write(&e->block, &e->out));
+    SL_TRY(sl_block_write(block, &e->out));
     return send_out(e, e->transport->rank + 1, SL_CHANNEL_HEADER);
+}
+
+/* Waits for a message, while hidden states go on to the next rank. */
+static sl_status wait_message(sl_engine *e, int from, sl_channel channel, void **data_out,
+                              size_t *bytes_out) {
+    sl_transport *t = e->transport;
+    double pause_s = 0.0;
+    while (sl_stage_is_handing_on(e->stage)) {
+        SL_TRY(t->ops->recv_message(t, from, channel, 0, data_out, bytes_out));
+        if (*data_out) return SL_OK;
+        SL_TRY(sl_stage_progress(e->stage));
+        sl_executor_pause(&pause_s);
+    }
+    return t->ops->recv_message(t, from, channel, 1, data_out, bytes_out);
 }
 
 /* Waits for (or looks for) the oldest block's result and takes it in. */
@@ -222,8 +249,12 @@ static sl_status take_result(sl_engine *e, int wait, int *taken_out) {
     void *data = NULL;
     size_t bytes = 0;
     const double t0 = sl_clock_s();
-    SL_TRY(t->ops->recv_message(t, t->n_ranks - 1, SL_CHANNEL_RESULT, wait, &data, &bytes));
+    if (wait)
+        SL_TRY(wait_message(e, t->n_ranks - 1, SL_CHANNEL_RESULT, &data, &bytes));
+    else
+        SL_TRY(t->ops->recv_message(t, t->n_ranks - 1, SL_CHANNEL_RESULT, 0, &data, &bytes));
     e->wait_s += sl_clock_s() - t0;
+    if (wait) sl_stage_waited(e->stage);
     *taken_out = data != NULL;
     if (!data) return SL_OK;
     e->received_bytes += bytes;
@@ -243,7 +274,7 @@ static sl_status stop_pipeline(sl_engine *e, sl_status why) {
     while (t->n_ranks > 1 && sl_scheduler_n_in_flight(e->sched) > 0) {
         void *data = NULL;
         size_t bytes = 0;
-        SL_TRY(t->ops->recv_message(t, t->n_ranks - 1, SL_CHANNEL_RESULT, 1, &data, &bytes));
+        SL_TRY(wait_message(e, t->n_ranks - 1, SL_CHANNEL_RESULT, &data, &bytes));
         const sl_status read = sl_block_result_read(data, bytes, &e->result);
         free(data);
         if (read != SL_OK) return read;
@@ -252,7 +283,7 @@ static sl_status stop_pipeline(sl_engine *e, sl_status why) {
     sl_block_reset(&e->block, SL_BLOCK_STOP, e->n_blocks);
     e->block.status = why;
     memcpy(e->block.message, message, sizeof message);
-    SL_TRY(send_header(e));
+    SL_TRY(send_header(e, &e->block));
     SL_TRY(wait_sent(e));
     SL_TRY(sl_stage_finish(e->stage));
     return why == SL_OK ? SL_OK : sl_fail_text(why, message);
@@ -266,7 +297,7 @@ static sl_status run_next(sl_engine *e, int *formed_out) {
     e->is_prefill[e->block.number % (uint64_t)e->policy.blocks_in_flight] = (uint8_t)has_prefill;
     e->waits_for_prefill += has_prefill;
     e->n_blocks++;
-    SL_TRY(send_header(e));
+    SL_TRY(send_header(e, &e->block));
     SL_TRY(sl_stage_run(e->stage, &e->block, &e->result));
     if (e->transport->n_ranks > 1) return SL_OK;
     e->waits_for_prefill -= has_prefill;
@@ -303,19 +334,53 @@ static sl_status step_first(sl_engine *e, int *done_out) {
     return SL_OK;
 }
 
-static sl_status step_other(sl_engine *e, int *done_out) {
+/* Reads the next block's header and passes it on.  *data is freed. */
+static sl_status take_header(sl_engine *e, void *data, size_t bytes) {
+    const sl_block_limits limits = sl_stage_limits(e->stage);
+    e->received_bytes += bytes;
+    const sl_status st = sl_block_read(data, bytes, &limits, &e->next);
+    free(data);
+    if (st != SL_OK) return st;
+    e->has_next = 1;
+    return send_header(e, &e->next);
+}
+
+/* While a block is computed: has the next one's header come, so may its hidden states. */
+static sl_status look_ahead(void *user) {
+    sl_engine *e = user;
+    sl_transport *t = e->transport;
+    void *data = NULL;
+    size_t bytes = 0;
+    int has_sent = 1;
+    if (e->sched || e->has_next) return SL_OK;
+    if (e->sending != 0) SL_TRY(t->ops->test(t, e->sending, &has_sent));
+    if (!has_sent) return SL_OK; /* the header before: `out` is in use */
+    e->sending = 0;
+    SL_TRY(t->ops->recv_message(t, t->rank - 1, SL_CHANNEL_HEADER, 0, &data, &bytes));
+    if (!data) return SL_OK;
+    SL_TRY(take_header(e, data, bytes));
+    if (e->next.kind == SL_BLOCK_WORK) sl_stage_expect(e->stage, &e->next);
+    return SL_OK;
+}
+
+static sl_status next_header(sl_engine *e) {
     sl_transport *t = e->transport;
     void *data = NULL;
     size_t bytes = 0;
     const double t0 = sl_clock_s();
-    SL_TRY(t->ops->recv_message(t, t->rank - 1, SL_CHANNEL_HEADER, 1, &data, &bytes));
+    SL_TRY(wait_message(e, t->rank - 1, SL_CHANNEL_HEADER, &data, &bytes));
     e->wait_s += sl_clock_s() - t0;
-    e->received_bytes += bytes;
-    const sl_block_limits limits = sl_stage_limits(e->stage);
-    const sl_status st = sl_block_read(data, bytes, &limits, &e->block);
-    free(data);
-    if (st != SL_OK) return st;
-    SL_TRY(send_header(e));
+    sl_stage_waited(e->stage);
+    return take_header(e, data, bytes);
+}
+
+static sl_status step_other(sl_engine *e, int *done_out) {
+    sl_transport *t = e->transport;
+    if (!e->has_next) SL_TRY(next_header(e));
+    const sl_block block = e->block;
+    e->block = e->next;
+    e->next = block; /* its arrays are used again */
+    e->has_next = 0;
     if (e->block.kind == SL_BLOCK_STOP) {
         e->stopped = 1;
         SL_TRY(wait_sent(e));
@@ -333,6 +398,8 @@ static sl_status step_other(sl_engine *e, int *done_out) {
 
 sl_status sl_engine_step(sl_engine *e, int *done_out) {
     *done_out = 0;
+    if (!e->started) sl_stage_start(e->stage);
+    e->started = 1;
     if (e->sched) return step_first(e, done_out);
     if (e->stopped) {
         *done_out = 1;
@@ -372,6 +439,10 @@ void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
                           .disk_peak_bytes = s.disk_peak_bytes,
                           .page_bytes = s.page_bytes,
                           .sweep_s = s.sweep_s,
+                          .run_s = s.run_s,
+                          .start_s = s.start_s,
+                          .bubble_s = s.bubble_s,
+                          .exposed_wire_s = s.exposed_s,
                           .n_drains = s.n_drains,
                           .n_blocks = e->n_blocks,
                           .n_prefill_rows = e->sched ? sl_scheduler_prefill_rows(e->sched) : 0,
@@ -383,6 +454,11 @@ void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
                           .prefill_s = e->prefill_s,
                           .decode_s = e->decode_s,
                           .n_steady_allocs = s.n_steady_takes};
+    if (e->sched) {
+        out->n_admitted_tokens = sl_scheduler_admitted_tokens(e->sched);
+        out->n_shared_tokens = sl_scheduler_shared_tokens(e->sched);
+        out->pages_idle = sl_scheduler_n_idle_pages(e->sched);
+    }
     memcpy(out->weight_bytes, s.weight_bytes, sizeof out->weight_bytes);
     memcpy(out->home_pages, s.home_pages, sizeof out->home_pages);
     memcpy(out->busy_s, s.busy_s, sizeof out->busy_s);

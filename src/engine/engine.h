@@ -54,10 +54,17 @@ typedef struct {
                        * computed on the host; the pages of the others are copied to the gpu */
     float sparsity;   /* of attention to values in decode, (0, 1]; 0: dense */
     int no_overlap;   /* 1: one task at a time, for comparison and to find faults */
+    int no_sharing;   /* 1: common beginnings of prompts are computed for each of them */
+    int two_phase;    /* 1: blocks of sequences that start together, all prompts before any decode,
+                       * for comparison */
     /* Parts that the engine uses if they are there, borrowed until close. */
     sl_host_attention *host_attention; /* attention on the host; needed by host_attends on a gpu */
     sl_span_callback on_span;          /* is told of each task that is over, with span_user */
     void *span_user;
+    /* Is told of a failure on this rank as soon as it is there, before the other ranks learn of it
+     * by what is handed to them; with failure_user.  From the engine's thread. */
+    void (*on_failure)(void *user, const char *message);
+    void *failure_user;
 } sl_policy;
 
 /* Fills in the defaults: cache_dtype F16, no disk, everything else "choose". */
@@ -157,12 +164,20 @@ typedef struct {
     size_t page_bytes;                       /* of one page in one layer */
     uint64_t n_blocks;
     uint64_t n_prefill_rows, n_decode_rows; /* rows computed; counted on the first rank */
-    double compute_s;                       /* in operators */
-    double sweep_s;                         /* computing blocks, waiting included */
-    double busy_s[SL_QUEUE_COUNT];          /* in tasks, by queue */
-    uint64_t moved_bytes[SL_QUEUE_COUNT];   /* over the queue's link; ATTEND: pages read */
-    double wire_wait_s;                     /* waiting for peers */
-    uint64_t sent_bytes, received_bytes;    /* hidden states, headers, results */
+    /* On the first rank: prompt tokens of sequences that have begun, and those of them that others
+     * had computed. */
+    uint64_t n_admitted_tokens, n_shared_tokens;
+    int pages_idle;                       /* that hold prompts nobody uses now; on the first rank */
+    double compute_s;                     /* in operators */
+    double sweep_s;                       /* computing blocks, waiting included */
+    double busy_s[SL_QUEUE_COUNT];        /* in tasks, by queue */
+    uint64_t moved_bytes[SL_QUEUE_COUNT]; /* over the queue's link; ATTEND: pages read */
+    double wire_wait_s;                   /* waiting for peers */
+    double run_s;                         /* from the first step to the last */
+    /* Of run_s, with nothing to compute: before the first block came; later, because other ranks
+     * were computing; because hidden states that had left the rank before were on the wire. */
+    double start_s, bubble_s, exposed_wire_s;
+    uint64_t sent_bytes, received_bytes; /* hidden states, headers, results */
     /* First rank: time in step() while any block in flight held prompt rows / none did. */
     double prefill_s, decode_s;
     uint64_t n_steady_allocs; /* tensor allocations after the first block: 0 */

@@ -29,6 +29,9 @@ typedef struct {
 
 typedef struct sl_executor sl_executor;
 
+/* Gives the core away for a little longer each time; *pause_s starts as 0. */
+void sl_executor_pause(double *pause_s);
+
 sl_status sl_executor_open(sl_executor **out);
 void sl_executor_close(sl_executor *executor);
 

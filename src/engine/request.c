@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
+#include "store/kv_format.h"
+
 sl_status sl_request_open(const sl_engine_request *ask, uint64_t id, sl_request **out) {
     sl_status st = SL_OK;
     sl_request *r = calloc(1, sizeof *r);
@@ -86,16 +89,61 @@ sl_request *sl_request_pop(sl_request_queue *q) {
     return r;
 }
 
-sl_request *sl_request_remove(sl_request_queue *q, uint64_t id) {
-    sl_request *before = NULL, *r = q->head;
-    for (; r && r->id != id; r = r->next) before = r;
-    if (!r) return NULL;
-    if (before)
-        before->next = r->next;
-    else
-        q->head = r->next;
+sl_request *sl_request_unlink(sl_request_queue *q, sl_request *before) {
+    sl_request *r = before ? before->next : q->head;
+    *(before ? &before->next : &q->head) = r->next;
     if (q->tail == r) q->tail = before;
     q->n--;
     r->next = NULL;
     return r;
+}
+
+sl_request *sl_request_remove(sl_request_queue *q, uint64_t id) {
+    sl_request *before = NULL, *r = q->head;
+    for (; r && r->id != id; r = r->next) before = r;
+    return r ? sl_request_unlink(q, before) : NULL;
+}
+
+/* ---- groups ---- */
+
+typedef struct {
+    sl_request *request;
+    uint64_t hash;    /* of the prompt's first page */
+    int place, group; /* in order of arrival: its own, and its group's first */
+} grouped;
+
+static int by_hash(const void *a, const void *b) {
+    const grouped *x = a, *y = b;
+    if (x->hash != y->hash) return x->hash < y->hash ? -1 : 1;
+    return x->place - y->place;
+}
+
+static int by_prompt(const void *a, const void *b) {
+    const grouped *x = a, *y = b;
+    if (x->group != y->group) return x->group - y->group;
+    const sl_engine_request *p = &x->request->ask, *q = &y->request->ask;
+    for (int i = 0; i < p->n_prompt && i < q->n_prompt; i++)
+        if (p->prompt[i] != q->prompt[i]) return p->prompt[i] < q->prompt[i] ? -1 : 1;
+    if (p->n_prompt != q->n_prompt) return p->n_prompt - q->n_prompt;
+    return x->place - y->place;
+}
+
+void sl_request_append_grouped(sl_request_queue *q, sl_request_queue *from) {
+    grouped *all = from->n > 1 ? calloc((size_t)from->n, sizeof *all) : NULL;
+    int n = 0;
+    if (!all) { /* no memory to spare: in order of arrival */
+        for (sl_request *r; (r = sl_request_pop(from));) sl_request_push(q, r);
+        return;
+    }
+    for (sl_request *r; (r = sl_request_pop(from)); n++) {
+        const size_t page =
+            (size_t)(r->ask.n_prompt < SL_PAGE_TOKENS ? r->ask.n_prompt : SL_PAGE_TOKENS);
+        all[n] = (grouped){r, sl_hash(0, r->prompt, page * sizeof *r->prompt), n, n};
+    }
+    qsort(all, (size_t)n, sizeof all[0], by_hash);
+    for (int i = 1; i < n; i++)
+        if (all[i].hash == all[i - 1].hash) all[i].group = all[i - 1].group;
+    qsort(all, (size_t)n, sizeof all[0], by_prompt);
+    for (int i = 0; i < n; i++) sl_request_push(q, all[i].request);
+    free(all);
 }

@@ -9,13 +9,13 @@
 
 #include "base/status.h"
 #include "engine/engine.h"
+#include "engine/prefix.h"
 
 typedef struct sl_request sl_request;
 
 typedef enum {
-    SL_SEQ_WAITING,   /* not admitted yet */
-    SL_SEQ_RUNNING,   /* has a seat */
-    SL_SEQ_LINGERING, /* finished, its pages kept for siblings that will fork from it */
+    SL_SEQ_WAITING, /* not admitted yet */
+    SL_SEQ_RUNNING, /* has a seat */
     SL_SEQ_DONE
 } sl_sequence_state;
 
@@ -24,12 +24,14 @@ typedef struct {
     sl_request *request;
     int choice;
     sl_sequence_state state;
-    int slot;           /* seat while RUNNING or LINGERING */
-    int n_sent;         /* tokens whose rows have been sent down the pipeline, or were forked */
-    int n_tokens;       /* tokens generated */
-    sl_choice *token;   /* [max_tokens], allocated on admission */
-    int n_reserved;     /* pages reserved for it alone */
-    uint64_t admission; /* order of admission: older first */
+    int slot;         /* seat while RUNNING */
+    int n_sent;       /* tokens whose rows have been sent down the pipeline, or were taken over */
+    int n_tokens;     /* tokens generated */
+    sl_choice *token; /* [max_tokens], allocated on admission */
+    int n_reserved;   /* pages reserved for it alone, those in the tree of prefixes left out */
+    sl_prefix_node *node; /* deepest page of its prompt in the tree; NULL without a tree */
+    int n_own_nodes;      /* of those down to it, the ones that it computes */
+    uint64_t admission;   /* order of admission: older first */
     sl_finish finish;
 } sl_sequence;
 
@@ -42,8 +44,6 @@ struct sl_request {
     sl_sequence *sequence; /* [ask.n] */
     int n_sequences;       /* that are computed: 1 when nothing is generated, else ask.n */
     int n_admitted, n_done;
-    int n_shared;              /* pages reserved for the prefix that forks share */
-    int shared_home;           /* tier that they are reserved in */
     sl_engine_choice *choices; /* [ask.n], filled when finished */
     sl_engine_result result;
     sl_request *next; /* in a queue */
@@ -68,6 +68,13 @@ typedef struct {
 
 void sl_request_push(sl_request_queue *queue, sl_request *request);
 sl_request *sl_request_pop(sl_request_queue *queue); /* NULL when empty */
+
+/* Takes the request after `before` (NULL: the first) out of the queue. */
+sl_request *sl_request_unlink(sl_request_queue *queue, sl_request *before);
+
+/* Puts all of `from` in order of their prompts, so that those with a common beginning lie together,
+ * and appends them to `queue`.  Groups keep the order of their first members. */
+void sl_request_append_grouped(sl_request_queue *queue, sl_request_queue *from);
 
 /* Takes the request `id` out of the queue, wherever it stands; NULL if it is not there. */
 sl_request *sl_request_remove(sl_request_queue *queue, uint64_t id);

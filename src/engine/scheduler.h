@@ -1,11 +1,21 @@
 /* scheduler.h - which sequences run, and what the next block computes: the first rank's decisions.
  *
- * Requests wait in order of arrival.  Sequences take seats; the seats of one block slot are
- * computed together, and block slots take turns so that every rank of the pipeline has work.  A
- * finished sequence's seat is taken by the next request at once.  Pages are reserved for the whole
- * of a sequence when it is admitted, so that what has started can always finish. Pure bookkeeping:
- * no transport, no device. Layer: engine.  May include: base, model, store.  Thread safety: one
- * thread per scheduler.
+ * Requests wait in batches, in order of arrival; within a batch those with a common beginning lie
+ * together.  Sequences take seats; the seats of one block slot are computed together, and block
+ * slots take turns so that every rank of the pipeline has work.  A finished sequence's seat is
+ * taken by the next request at once.  Pages are reserved for the whole of a sequence when it is
+ * admitted, so that what has started can always finish.
+ *
+ * The pages of prompts stay in a tree (prefix.h) as long as nobody needs their room.  A sequence
+ * shares those that its prompt begins with, and takes a copy of the first tokens of the next; it
+ * waits while another one is computing them.  All of it is in the blocks' operations: SHARE, COPY,
+ * KEEP, DROP.  A shared page has one home, so that sequences of another home compute the prefix
+ * once more, once for each home; a sequence goes where most of its prompt is, if a seat is free
+ * there.  What is waited for is always being computed by a sequence that has its pages, and pages
+ * that only the tree holds count as free: there is no dead end.
+ *
+ * Pure bookkeeping: no transport, no device. Layer: engine.  May include: base, model, store.
+ * Thread safety: one thread per scheduler.
  */
 #ifndef SL_ENGINE_SCHEDULER_H
 #define SL_ENGINE_SCHEDULER_H
@@ -25,6 +35,9 @@ typedef struct {
     int max_context;
     int vocab;
     sl_token_callback on_token; /* may be NULL */
+    int no_sharing;             /* 1: every sequence computes its whole prompt */
+    int two_phase;              /* 1: a block's sequences start together, and all of their prompts
+                                 * are computed before any decodes */
 } sl_scheduler_options;
 
 typedef struct sl_scheduler sl_scheduler;
@@ -66,5 +79,10 @@ void sl_scheduler_release(sl_scheduler *sched, const sl_engine_result *result);
 /* Rows computed so far, by kind. */
 uint64_t sl_scheduler_prefill_rows(const sl_scheduler *sched);
 uint64_t sl_scheduler_decode_rows(const sl_scheduler *sched);
+/* Prompt tokens of admitted sequences, and those of them that others had computed. */
+uint64_t sl_scheduler_admitted_tokens(const sl_scheduler *sched);
+uint64_t sl_scheduler_shared_tokens(const sl_scheduler *sched);
+/* Pages that hold prompts nobody uses now, of all homes. */
+int sl_scheduler_n_idle_pages(const sl_scheduler *sched);
 
 #endif

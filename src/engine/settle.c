@@ -76,5 +76,7 @@ sl_stage_options sl_settle_stage(const sl_policy *p, const sl_seat *seats) {
                               .no_overlap = p->no_overlap,
                               .host_attention = p->host_attention,
                               .on_span = p->on_span,
-                              .span_user = p->span_user};
+                              .span_user = p->span_user,
+                              .on_failure = p->on_failure,
+                              .failure_user = p->failure_user};
 }

@@ -3,11 +3,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/kv_format.h"
+
 sl_status sl_slots_open(int n, int max_context, int keep_tokens, sl_slots *out) {
     sl_slot *slot = calloc((size_t)n, sizeof *slot);
     if (!slot) return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %d sequence slots", n);
-    *out = (sl_slots){n, max_context, keep_tokens, slot};
+    *out = (sl_slots){.n = n, .max_context = max_context, .keep_tokens = keep_tokens, .slot = slot};
     return SL_OK;
+}
+
+sl_status sl_slots_open_kept(sl_slots *slots, int n_kept) {
+    slots->n_kept = n_kept;
+    if (!slots->keep_tokens || n_kept == 0) return SL_OK;
+    slots->kept = calloc((size_t)n_kept * SL_PAGE_TOKENS, sizeof *slots->kept);
+    return slots->kept
+               ? SL_OK
+               : SL_FAIL(SL_ERR_NOMEM, "out of host memory for the tokens of %d pages", n_kept);
 }
 
 void sl_slots_close(sl_slots *slots) {
@@ -16,6 +27,7 @@ void sl_slots_close(sl_slots *slots) {
         free(slots->slot[i].token);
     }
     free(slots->slot);
+    free(slots->kept);
     *slots = (sl_slots){0};
 }
 
@@ -40,23 +52,40 @@ static sl_status admit(sl_slots *slots, sl_slot *s, const sl_block_op *op) {
     return SL_OK;
 }
 
-sl_status sl_slots_apply(sl_slots *slots, const sl_block_op *op) {
+static sl_status take_kept(const sl_slots *slots, sl_slot *s, const sl_block_op *op, int token0) {
+    const int n = op->kind == SL_OP_SHARE ? SL_PAGE_TOKENS : op->n_tokens;
+    if (!slots->keep_tokens) return SL_OK;
+    if (op->kept >= slots->n_kept || token0 < 0 || token0 + n > slots->max_context)
+        return SL_FAIL(SL_ERR_COMM, "kept page %d of %d for tokens %d to %d of slot %d, of %d",
+                       op->kept, slots->n_kept, token0, token0 + n - 1, op->slot,
+                       slots->max_context);
+    memcpy(s->token + token0, slots->kept + (size_t)op->kept * SL_PAGE_TOKENS,
+           (size_t)n * sizeof *s->token);
+    return SL_OK;
+}
+
+sl_status sl_slots_apply(sl_slots *slots, const sl_block_op *op, int token0) {
     sl_slot *s = &slots->slot[op->slot];
+    if (op->kind == SL_OP_DROP) return SL_OK;
     if (s->in_use == (op->kind == SL_OP_ADMIT))
         return SL_FAIL(SL_ERR_COMM, "operation %d on slot %d, which is %s", (int)op->kind, op->slot,
                        s->in_use ? "in use" : "empty");
     switch (op->kind) {
     case SL_OP_ADMIT:
         return admit(slots, s, op);
-    case SL_OP_FORK: {
-        const sl_slot *from = &slots->slot[op->from];
-        if (!from->in_use) return SL_FAIL(SL_ERR_COMM, "fork of slot %d, which is empty", op->from);
-        if (slots->keep_tokens)
-            memcpy(s->token, from->token, (size_t)op->n_tokens * sizeof *s->token);
+    case SL_OP_SHARE:
+    case SL_OP_COPY:
+        return take_kept(slots, s, op, token0);
+    case SL_OP_KEEP:
+        if (slots->keep_tokens && op->kept < slots->n_kept)
+            memcpy(slots->kept + (size_t)op->kept * SL_PAGE_TOKENS, op->token,
+                   (size_t)op->n_tokens * sizeof *op->token);
         return SL_OK;
-    }
     case SL_OP_RELEASE:
         s->in_use = 0;
+        return SL_OK;
+    case SL_OP_RESERVE:
+    case SL_OP_DROP:
         return SL_OK;
     }
     return SL_FAIL(SL_ERR_COMM, "unknown operation %d on slot %d", (int)op->kind, op->slot);

@@ -14,6 +14,7 @@ void sl_stage_note_failure(sl_stage *s, sl_status status, const char *message, i
         snprintf(s->message, sizeof s->message, "rank %d: %.230s", s->opt.transport->rank, message);
     else
         snprintf(s->message, sizeof s->message, "%.250s", message);
+    if (add_rank && s->opt.on_failure) s->opt.on_failure(s->opt.failure_user, message);
 }
 
 sl_block_limits sl_stage_limits(const sl_stage *s) {
@@ -21,21 +22,26 @@ sl_block_limits sl_stage_limits(const sl_stage *s) {
                              .max_micro_batches = s->opt.num_micro_batches,
                              .max_rows = s->opt.max_rows,
                              .vocab = s->config.vocab,
-                             .max_context = s->opt.max_context};
+                             .max_context = s->opt.max_context,
+                             .n_kept = s->kv ? sl_kv_n_kept_max(s->kv) : 0};
 }
 
 sl_status sl_stage_finish(sl_stage *s) {
     for (int set = 0; set < s->n_sets; set++) SL_TRY(sl_stage_wait_sent(s, set));
+    sl_stage_end(s);
     for (int slot = 0; slot < s->opt.n_slots; slot++) sl_kv_release(s->kv, slot);
+    sl_kv_drop_all(s->kv);
     return SL_OK;
 }
 
 sl_status sl_stage_run(sl_stage *s, const sl_block *block, sl_block_result *result) {
     s->block = block;
     s->result = result;
+    if (!s->expects) sl_stage_expect(s, block);
+    s->expects = 0;
     s->set = (s->set + 1) % s->n_sets;
     const double t0 = sl_clock_s();
-    SL_TRY(sl_stage_wait_sent(s, s->set));
+    if (s->is_first) SL_TRY(sl_stage_wait_sent(s, s->set)); /* others receive into what is free */
     s->wait_s += sl_clock_s() - t0;
 
     sl_status st = s->failed == SL_OK ? sl_stage_take_in(s, block) : s->failed;
@@ -57,6 +63,7 @@ sl_status sl_stage_run(sl_stage *s, const sl_block *block, sl_block_result *resu
                                   .is_fetched = s->is_fetched,
                                   .is_uploaded = s->is_uploaded,
                                   .has_device = s->device != NULL,
+                                  .is_direct = s->direct,
                                   .visit = bits ? s->visit : NULL,
                                   .hidden_travels = s->travels,
                                   .n_places = s->n_places};

@@ -43,6 +43,12 @@ typedef struct {
     sl_host_attention *host_attention; /* borrowed until close; NULL: the device attends to all */
     sl_span_callback on_span;          /* may be NULL */
     void *span_user;
+    void (*on_failure)(void *user, const char *message); /* may be NULL */
+    void *failure_user;
+    /* Called between tasks while a block is computed: the moment to look for the next one's header.
+     * May be NULL.  Errors: the hand-off is broken. */
+    sl_status (*on_turn)(void *user);
+    void *turn_user;
 } sl_stage_options;
 
 typedef struct sl_stage sl_stage;
@@ -59,6 +65,20 @@ void sl_stage_close(sl_stage *stage);
 sl_status sl_stage_open_pages(sl_stage *stage, const int n_pages[SL_TIER_COUNT]);
 
 sl_block_limits sl_stage_limits(const sl_stage *stage);
+
+/* The block that will be run after the one under way, or next: its hidden states may come from now
+ * on.  At most one block is expected; without a call sl_stage_run() expects its own. */
+void sl_stage_expect(sl_stage *stage, const sl_block *block);
+
+/* Moves hidden states along; to be called while waiting for anything else.
+ * Errors: the hand-off is broken. */
+sl_status sl_stage_progress(sl_stage *stage);
+/* Whether hidden states are still to leave, so that it has to be called. */
+int sl_stage_is_handing_on(const sl_stage *stage);
+
+/* For the account of time: work begins; the caller has waited for another rank until now. */
+void sl_stage_start(sl_stage *stage);
+void sl_stage_waited(sl_stage *stage);
 
 /* Computes one WORK block, waiting for hidden states from the rank before.
  * On the last rank *result is filled: choices, or the first failure of any rank up to here.
@@ -83,8 +103,11 @@ typedef struct {
     double busy_s[SL_QUEUE_COUNT];        /* in tasks */
     uint64_t moved_bytes[SL_QUEUE_COUNT]; /* over the queue's link; ATTEND: pages read */
     double sweep_s;                       /* in sl_stage_run() */
-    uint64_t n_drains;                    /* waits for the whole device since open_pages: 0 */
-    uint64_t n_steady_takes;              /* tensor allocations after open_pages */
+    /* Since sl_stage_start(), in which nothing was computed: before the first block; later, for
+     * other ranks to compute or to ask for something; for hidden states on the wire. */
+    double run_s, start_s, bubble_s, exposed_s;
+    uint64_t n_drains;       /* waits for the whole device since open_pages: 0 */
+    uint64_t n_steady_takes; /* tensor allocations after open_pages */
 } sl_stage_stats;
 void sl_stage_get_stats(const sl_stage *stage, sl_stage_stats *out);
 

@@ -1,6 +1,6 @@
 /* stage_impl.h - the inside of a stage, shared by stage.c (running), stage_rows.c (what a block
- * asks for), stage_tasks.c (the tasks), stage_open.c (memory). Layer: engine, private.  Thread
- * safety: one owner. */
+ * asks for), stage_tasks.c (the tasks), stage_wire.c (the hand-off), stage_open.c (memory). Layer:
+ * engine, private.  Thread safety: one owner. */
 #ifndef SL_ENGINE_STAGE_IMPL_H
 #define SL_ENGINE_STAGE_IMPL_H
 
@@ -14,14 +14,47 @@
 #include "store/kv_visits.h"
 #include "store/weights.h"
 
-/* Follows the hidden states of a micro-batch on the wire, so that a failure goes with them. */
+/* Goes before the hidden states of a micro-batch, and a failure with it. */
 typedef struct {
-    int32_t status;
+    int32_t status; /* SL_ERR_DEVICE: no data follow from device to device */
     char message[252];
-} sl_stage_trailer;
+} sl_stage_notice;
 
-/* Two sets of hidden states: while one block's are still being sent, the next block is computed.
- * A single rank sends nothing and has one. */
+typedef enum {
+    SL_WIRE_IDLE,
+    SL_WIRE_WANTED,  /* in: waits for its buffer; out: for the next rank to have room */
+    SL_WIRE_POSTED,  /* in: it may come */
+    SL_WIRE_FLOWING, /* on the wire */
+    SL_WIRE_RAISED,  /* on the device's stream */
+    SL_WIRE_HERE,    /* in: where it is computed */
+} sl_wire_state;
+
+enum { SL_CREDIT_NONE, SL_CREDIT_ROOM };
+
+/* Hidden states of a micro-batch on their way in ... */
+typedef struct {
+    sl_wire_state state;
+    size_t bytes;
+    int32_t credit; /* given */
+    sl_stage_notice notice;
+    sl_ticket notice_ticket, data_ticket; /* direct: of the credit instead of the data */
+    sl_event *begin, *end;                /* devices only */
+    double notice_s, raised_s, here_s;
+} sl_stage_arrival;
+
+/* ... and out. */
+typedef struct {
+    sl_wire_state state;
+    size_t bytes;
+    int32_t credit; /* taken */
+    sl_stage_notice notice;
+    sl_ticket notice_ticket, data_ticket; /* WANTED: of the credit */
+    sl_event *begin, *end;                /* direct only */
+    double start_s;
+} sl_stage_departure;
+
+/* Two sets of hidden states: while one block is computed, those of the block before are sent and
+ * those of the next come in.  A single rank has one. */
 enum { SL_STAGE_SETS = 2 };
 
 /* A run of rows that attend to pages of one place. */
@@ -91,17 +124,26 @@ struct sl_stage {
     sl_stage_rows *mb; /* [num_micro_batches] */
     int n_sets;
     void **hidden[SL_STAGE_SETS];        /* [num_micro_batches] rows, where it is computed */
-    unsigned char **wire[SL_STAGE_SETS]; /* [num_micro_batches] rows and trailer, host; may be the
-                                          * same memory as hidden */
+    unsigned char **wire[SL_STAGE_SETS]; /* [num_micro_batches] rows, host; may be the same memory
+                                          * as hidden */
     int own_wire;                        /* 1: it is not */
-    sl_ticket *sending[SL_STAGE_SETS];   /* [num_micro_batches] */
-    sl_choice_ask *ask;                  /* [max_rows], last rank */
-    const sl_block *block;               /* being computed */
-    sl_block_result *result;             /* last rank, being filled */
-    int set;                             /* of the block being computed */
-    sl_status failed;                    /* first failure seen here or before; sticks */
-    char message[sizeof((sl_stage_trailer *)0)->message];
+    int direct; /* 1: hidden states go from device to device, wire is of no use */
+    sl_stage_arrival *arrival[SL_STAGE_SETS];     /* [num_micro_batches] */
+    sl_stage_departure *departure[SL_STAGE_SETS]; /* [num_micro_batches] */
+    int expects;                                  /* 1: the next block is expected */
+    int left_set;                                 /* of the micro-batch that departed last */
+    sl_choice_ask *ask;                           /* [max_rows], last rank */
+    const sl_block *block;                        /* being computed */
+    sl_block_result *result;                      /* last rank, being filled */
+    int set;                                      /* of the block being computed */
+    sl_status failed;                             /* first failure seen here or before; sticks */
+    char message[sizeof((sl_stage_notice *)0)->message];
     double wait_s, sweep_s;
+    double started_s, ended_s;   /* of the work */
+    double computed_s, waited_s; /* when the last computation ended, and the last message from
+                                  * another rank came */
+    int has_computed;
+    double start_s, bubble_s, exposed_s;
     uint64_t sent_bytes, received_bytes;
     double busy_s[SL_QUEUE_COUNT], busy_until_s[SL_QUEUE_COUNT];
     uint64_t moved_bytes[SL_QUEUE_COUNT];
@@ -129,9 +171,23 @@ sl_status sl_stage_take_in(sl_stage *s, const sl_block *block);
 
 /* stage_tasks.c: the executor's runner. */
 sl_task_runner sl_stage_runner(sl_stage *s);
-sl_status sl_stage_wait_sent(sl_stage *s, int set);
+/* Something is over: into the counters, and to who listens. */
+void sl_stage_account(sl_stage *s, const sl_span *span);
 /* Makes room for what is remembered of the sweep's tasks, and sets the device's clock. */
 sl_status sl_stage_begin_sweep(sl_stage *s);
+
+/* stage_wire.c: hidden states on their way in and out. */
+sl_status sl_stage_wire_open(sl_stage *s);
+void sl_stage_wire_close(sl_stage *s);
+/* The micro-batch has left the slice.  Errors of these three: the hand-off is broken. */
+sl_status sl_stage_depart(sl_stage *s, int mb);
+sl_status sl_stage_wait_sent(sl_stage *s, int set);
+/* Whether the device may still be at transfers. */
+int sl_stage_has_wire_work(const sl_stage *s);
+/* The work has come to its end. */
+void sl_stage_end(sl_stage *s);
+/* A computation is over: if its queue was idle before, for what. */
+void sl_stage_count_gap(sl_stage *s, const sl_span *span);
 
 /* stage_memory.c: how the budgets are divided. */
 typedef struct {
@@ -153,7 +209,7 @@ sl_weights_options sl_stage_weights_options(const sl_stage *s, const sl_source *
 sl_program_options sl_stage_program_options(const sl_stage *s);
 sl_kv_visits_options sl_stage_visits_options(const sl_stage *s);
 sl_hidden_options sl_stage_hidden_options(const sl_stage *s);
-/* Bytes of one micro-batch's hidden states, trailer included. */
+/* Bytes of one micro-batch's hidden states. */
 sl_status sl_stage_hidden_room(const sl_stage *s, size_t *out);
 size_t sl_stage_lane_bytes(const sl_stage *s, int answer);
 sl_status sl_stage_plan_memory(const sl_stage *s, sl_stage_plan *plan);

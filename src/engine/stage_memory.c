@@ -33,13 +33,14 @@ sl_status sl_stage_settle(sl_stage *s) {
     s->n_places =
         elsewhere || s->travels ? sl_sweep_places(o->num_micro_batches, on_host, s->travels) : 1;
     s->n_sets = o->transport->n_ranks > 1 ? SL_STAGE_SETS : 1;
-    s->own_wire = o->transport->n_ranks > 1 && (s->device || s->travels);
+    s->direct = o->transport->n_ranks > 1 && s->device && !s->travels && o->transport->ops &&
+                o->transport->ops->send_device && s->device->native_stream;
+    s->own_wire = o->transport->n_ranks > 1 && !s->direct && (s->device || s->travels);
     return SL_OK;
 }
 
 sl_status sl_stage_hidden_room(const sl_stage *s, size_t *out) {
-    SL_TRY(sl_size_mul((size_t)s->opt.max_rows, sl_stage_row_bytes(s), out));
-    return sl_size_add(*out, sizeof(sl_stage_trailer), out);
+    return sl_size_mul((size_t)s->opt.max_rows, sl_stage_row_bytes(s), out);
 }
 
 sl_weights_options sl_stage_weights_options(const sl_stage *s, const sl_source *source) {

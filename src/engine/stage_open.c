@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "engine/stage_impl.h"
 
 static sl_status open_rows(const sl_stage *s, sl_stage_rows *m) {
@@ -24,8 +25,7 @@ static sl_status open_hidden(sl_stage *s) {
     for (int set = 0; set < s->n_sets; set++) {
         s->hidden[set] = calloc(k, sizeof *s->hidden[set]);
         s->wire[set] = calloc(k, sizeof *s->wire[set]);
-        s->sending[set] = calloc(k, sizeof *s->sending[set]);
-        if (!s->hidden[set] || !s->wire[set] || !s->sending[set])
+        if (!s->hidden[set] || !s->wire[set])
             return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %zu micro-batches", k);
         for (size_t i = 0; i < k; i++) {
             void *wire = NULL;
@@ -122,6 +122,7 @@ sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out,
     }
     for (int i = 0; i < o->num_micro_batches; i++) SL_GO(open_rows(s, &s->mb[i]));
     SL_GO(open_hidden(s));
+    SL_GO(sl_stage_wire_open(s));
     SL_GO(open_lanes(s));
     SL_GO(open_visits(s));
     size_t used[SL_TIER_COUNT];
@@ -150,6 +151,7 @@ sl_status sl_stage_open_pages(sl_stage *s, const int n_pages[SL_TIER_COUNT]) {
         kv.n_pages[SL_TIER_GPU] = 0;
     }
     SL_TRY(sl_kv_open(&kv, &s->kv));
+    SL_TRY(sl_slots_open_kept(&s->slots, sl_kv_n_kept_max(s->kv)));
     s->taken_at_start = sl_tier_n_taken(s->cpu) + (s->gpu ? sl_tier_n_taken(s->gpu) : 0);
     return SL_OK;
 }
@@ -163,7 +165,6 @@ static void close_hidden(sl_stage *s) {
         }
         free(s->hidden[set]);
         free(s->wire[set]);
-        free(s->sending[set]);
     }
     for (int i = 0; s->lane && i < s->n_lanes; i++) {
         sl_pinned_put(&host, s->lane[i].ask);
@@ -177,7 +178,11 @@ static void close_hidden(sl_stage *s) {
 
 void sl_stage_close(sl_stage *s) {
     if (!s) return;
-    if (s->device) (void)s->device->drain(s->opt.backend); /* nothing may use what goes now */
+    /* Nothing may use what goes now. */
+    if (s->direct && s->opt.transport->ops->cut_device && sl_stage_has_wire_work(s))
+        s->opt.transport->ops->cut_device(s->opt.transport);
+    if (s->device) (void)s->device->drain(s->opt.backend);
+    sl_stage_wire_close(s);
     close_hidden(s);
     for (int i = 0; s->mb && i < s->opt.num_micro_batches; i++) {
         free(s->mb[i].token);
@@ -243,6 +248,11 @@ void sl_stage_get_stats(const sl_stage *s, sl_stage_stats *out) {
         .compute_s = s->busy_s[SL_QUEUE_COMPUTE],
         .wait_s = s->wait_s,
         .sweep_s = s->sweep_s,
+        .run_s = s->started_s > 0.0 ? (s->ended_s > 0.0 ? s->ended_s : sl_clock_s()) - s->started_s
+                                    : 0.0,
+        .start_s = s->start_s,
+        .bubble_s = s->bubble_s,
+        .exposed_s = s->exposed_s,
         .sent_bytes = s->sent_bytes,
         .received_bytes = s->received_bytes,
         .n_drains = s->n_drains,

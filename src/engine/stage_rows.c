@@ -4,12 +4,10 @@
 
 #include "engine/stage_impl.h"
 
-/* The forked sequence's own copy of a partly filled page, in every layer. */
-static sl_status copy_page(sl_stage *s, const sl_block_op *op, int32_t from, int32_t to) {
-    const sl_tier_kind home = sl_kv_home(s->kv, op->slot);
-    if (from < 0) return SL_OK;
-    if (home == SL_TIER_DISK)
-        return sl_kv_copy_tail(s->kv, op->from, op->n_from, op->slot, op->n_tokens);
+/* Copies a page in every layer. */
+static sl_status copy_page(sl_stage *s, int slot, int32_t from, int32_t to) {
+    const sl_tier_kind home = sl_kv_home(s->kv, slot);
+    if (s->opt.backend->ops->hollow) return SL_OK; /* nothing is in it */
     for (int l = 0; l < sl_stage_n_layers(s); l++) {
         const sl_kv_view view = sl_kv_layer(s->kv, home, l);
         if (s->device && home == SL_TIER_CPU) {
@@ -24,15 +22,29 @@ static sl_status copy_page(sl_stage *s, const sl_block_op *op, int32_t from, int
 }
 
 static sl_status apply_op(sl_stage *s, const sl_block_op *op) {
-    SL_TRY(sl_slots_apply(&s->slots, op));
-    if (op->kind == SL_OP_RELEASE) sl_kv_release(s->kv, op->slot);
-    if (op->kind == SL_OP_FORK) {
-        int32_t from, to;
-        SL_TRY(sl_kv_fork(s->kv, op->from, op->slot, op->n_tokens, &from, &to));
-        SL_TRY(copy_page(s, op, from, to));
+    int n_held = 0;
+    int32_t from, to;
+    (void)sl_kv_pages(s->kv, op->slot, &n_held);
+    SL_TRY(sl_slots_apply(&s->slots, op, n_held * SL_PAGE_TOKENS));
+    switch (op->kind) {
+    case SL_OP_ADMIT:
+        return SL_OK;
+    case SL_OP_SHARE:
+        return sl_kv_share(s->kv, op->slot, op->kept);
+    case SL_OP_COPY:
+        SL_TRY(sl_kv_copy(s->kv, op->slot, op->kept, &from, &to));
+        return copy_page(s, op->slot, from, to);
+    case SL_OP_RESERVE: /* all pages at once, so that they lie one after another */
+        return sl_kv_extend(s->kv, op->slot, op->n_tokens);
+    case SL_OP_KEEP:
+        return sl_kv_keep(s->kv, op->slot, op->page, op->kept);
+    case SL_OP_DROP:
+        return sl_kv_drop(s->kv, op->kept);
+    case SL_OP_RELEASE:
+        sl_kv_release(s->kv, op->slot);
+        return SL_OK;
     }
-    /* All pages at once, so that they lie one after another. */
-    return op->n_reserve > 0 ? sl_kv_extend(s->kv, op->slot, op->n_reserve) : SL_OK;
+    return SL_FAIL(SL_ERR_COMM, "unknown operation %d", (int)op->kind);
 }
 
 static sl_part_kind kind_of(const sl_stage *s, const sl_block_segment *seg) {

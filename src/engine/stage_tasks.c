@@ -85,25 +85,28 @@ static const char *name_of(sl_task_kind kind) {
     return names[kind];
 }
 
-/* A task is over: into the counters, and to who listens. */
-static void account(sl_stage *s, const sl_task *task, double begin_s, double end_s) {
-    const sl_stage_work *w = work_of(s, task);
+void sl_stage_account(sl_stage *s, const sl_span *span) {
     /* Transfers of the disk and the wire run beside each other: the queue's time counts once. */
-    double *until_s = &s->busy_until_s[task->queue];
-    if (end_s > *until_s) {
-        s->busy_s[task->queue] += end_s - (begin_s > *until_s ? begin_s : *until_s);
-        *until_s = end_s;
+    double *until_s = &s->busy_until_s[span->queue];
+    if (span->end_s > *until_s) {
+        s->busy_s[span->queue] +=
+            span->end_s - (span->start_s > *until_s ? span->start_s : *until_s);
+        *until_s = span->end_s;
     }
-    s->moved_bytes[task->queue] += w->bytes;
-    if (!s->opt.on_span) return;
+    s->moved_bytes[span->queue] += span->bytes;
+    if (span->queue == SL_QUEUE_COMPUTE) sl_stage_count_gap(s, span);
+    if (s->opt.on_span) s->opt.on_span(s->opt.span_user, span);
+}
+
+static void account(sl_stage *s, const sl_task *task, double begin_s, double end_s) {
     const sl_span span = {.name = name_of(task->kind),
                           .queue = task->queue,
                           .layer = task->layer,
                           .micro_batch = task->micro_batch,
                           .start_s = begin_s,
                           .end_s = end_s,
-                          .bytes = w->bytes};
-    s->opt.on_span(s->opt.span_user, &span);
+                          .bytes = work_of(s, task)->bytes};
+    sl_stage_account(s, &span);
 }
 
 static sl_status account_device(sl_stage *s, const sl_task *task) {
@@ -136,8 +139,8 @@ static sl_status compute_before(sl_stage *s, const sl_task *task) {
     const int mb = task->micro_batch, layer = task->layer - s->opt.first_layer;
     sl_stage_rows *m = &s->mb[mb];
     void *hidden = hidden_of(s, task);
-    /* What came over the wire goes to the device here, on the stream that uses it. */
-    if (from_wire(s, task) && s->own_wire) {
+    /* Hidden states that travel have no place of their own before. */
+    if (from_wire(s, task) && s->own_wire && s->travels) {
         const void *wire = s->wire[s->set][mb];
         if (s->device)
             SL_TRY(s->device->copy(s->opt.backend, SL_STREAM_COMPUTE, hidden, wire,
@@ -312,25 +315,6 @@ static sl_status perform(sl_stage *s, const sl_task *task) {
     }
 }
 
-static sl_status start_receive(sl_stage *s, int mb, sl_ticket *ticket_out) {
-    sl_transport *t = s->opt.transport;
-    const size_t bytes = hidden_bytes(s, mb) + sizeof(sl_stage_trailer);
-    s->received_bytes += bytes;
-    return t->ops->recv(t, t->rank - 1, SL_CHANNEL_HIDDEN, s->wire[s->set][mb], bytes, ticket_out);
-}
-
-static sl_status start_send(sl_stage *s, int mb) {
-    sl_transport *t = s->opt.transport;
-    unsigned char *wire = s->wire[s->set][mb];
-    const size_t bytes = hidden_bytes(s, mb);
-    sl_stage_trailer end = {.status = (int32_t)s->failed};
-    memcpy(end.message, s->message, sizeof end.message);
-    memcpy(wire + bytes, &end, sizeof end);
-    s->sent_bytes += bytes + sizeof end;
-    return t->ops->send(t, t->rank + 1, SL_CHANNEL_HIDDEN, wire, bytes + sizeof end,
-                        &s->sending[s->set][mb]);
-}
-
 /* Work that is polled: transfers of the disk, and attention on the host. */
 static sl_status start_polled(sl_stage *s, const sl_task *task, sl_ticket *ticket_out) {
     int done = 0;
@@ -364,8 +348,11 @@ static sl_status start_task(void *context, const sl_task *task, sl_ticket *ticke
     sl_stage_work *w = work_of(s, task);
     w->begin_s = sl_clock_s();
     w->bytes = 0;
-    if (task->kind == SL_TASK_RECEIVE) return start_receive(s, task->micro_batch, ticket_out);
-    if (task->kind == SL_TASK_SEND) return start_send(s, task->micro_batch);
+    if (task->kind == SL_TASK_RECEIVE) { /* expected before */
+        *ticket_out = UNDER_WAY;
+        return SL_OK;
+    }
+    if (task->kind == SL_TASK_SEND) return sl_stage_depart(s, task->micro_batch);
     if (s->failed != SL_OK) return SL_OK; /* nothing worth computing any more */
     sl_status st;
     const int stream = stream_of(s, task->queue);
@@ -394,24 +381,21 @@ static sl_status chain_task(void *context, const sl_task *task, const sl_task *d
                             sl_ticket ticket, int *chained_out) {
     sl_stage *s = context;
     (void)ticket;
-    const int stream = stream_of(s, task->queue), before = stream_of(s, dep->queue);
-    *chained_out = stream >= 0 && before >= 0 && s->failed == SL_OK;
+    const int stream = stream_of(s, task->queue);
+    int before = stream_of(s, dep->queue);
+    sl_event *end = work_of(s, dep)->end;
+    if (dep->kind == SL_TASK_RECEIVE) {
+        const sl_stage_arrival *a = &s->arrival[s->set][dep->micro_batch];
+        before = a->state == SL_WIRE_RAISED ? SL_STREAM_WIRE_IN : -1;
+        end = a->end;
+    }
+    /* Choosing tokens waits for what is queued before it; other ranks wait for this one meanwhile.
+     */
+    const int blocks = task->kind == SL_TASK_HEAD && s->opt.transport->n_ranks > 1;
+    *chained_out = stream >= 0 && before >= 0 && !blocks && s->failed == SL_OK;
     if (!*chained_out || stream == before) return SL_OK;
-    const sl_status st = s->device->wait(s->opt.backend, (sl_stream)stream, work_of(s, dep)->end);
+    const sl_status st = s->device->wait(s->opt.backend, (sl_stream)stream, end);
     sl_stage_note_failure(s, st, sl_error_message(), 1);
-    return SL_OK;
-}
-
-static sl_status poll_receive(sl_stage *s, const sl_task *task, sl_ticket ticket, int *done_out) {
-    SL_TRY(s->opt.transport->ops->test(s->opt.transport, ticket, done_out));
-    if (!*done_out) return SL_OK;
-    sl_stage_trailer end;
-    memcpy(&end, s->wire[s->set][task->micro_batch] + hidden_bytes(s, task->micro_batch),
-           sizeof end);
-    end.message[sizeof end.message - 1] = '\0';
-    sl_stage_note_failure(s, (sl_status)end.status, end.message, 0);
-    work_of(s, task)->bytes = hidden_bytes(s, task->micro_batch);
-    account(s, task, work_of(s, task)->begin_s, sl_clock_s());
     return SL_OK;
 }
 
@@ -437,36 +421,21 @@ static sl_status poll_work(sl_stage *s, const sl_task *task, sl_ticket ticket, i
 
 static sl_status poll_task(void *context, const sl_task *task, sl_ticket ticket, int *done_out) {
     sl_stage *s = context;
-    if (task->kind == SL_TASK_RECEIVE) return poll_receive(s, task, ticket, done_out);
+    if (task->kind == SL_TASK_RECEIVE) {
+        *done_out = s->arrival[s->set][task->micro_batch].state == SL_WIRE_HERE;
+        return SL_OK;
+    }
     const sl_status st = poll_work(s, task, ticket, done_out);
     sl_stage_note_failure(s, st, sl_error_message(), 1);
     if (st != SL_OK) *done_out = 1;
     return SL_OK;
 }
 
-/* Moves sends along and notes which are done. */
 static sl_status progress(void *context) {
     sl_stage *s = context;
-    sl_transport *t = s->opt.transport;
-    for (int set = 0; set < s->n_sets; set++) {
-        for (int i = 0; i < s->opt.num_micro_batches; i++) {
-            int done = 0;
-            if (s->sending[set][i] == 0) continue;
-            SL_TRY(t->ops->test(t, s->sending[set][i], &done));
-            if (done) s->sending[set][i] = 0;
-        }
-    }
-    return SL_OK;
-}
-
-sl_status sl_stage_wait_sent(sl_stage *s, int set) {
-    sl_transport *t = s->opt.transport;
-    for (int i = 0; i < s->opt.num_micro_batches; i++) {
-        if (s->sending[set][i] == 0) continue;
-        SL_TRY(t->ops->wait(t, s->sending[set][i]));
-        s->sending[set][i] = 0;
-    }
-    return SL_OK;
+    if (s->opt.transport->n_ranks == 1) return SL_OK;
+    if (s->opt.on_turn) SL_TRY(s->opt.on_turn(s->opt.turn_user));
+    return sl_stage_progress(s);
 }
 
 sl_task_runner sl_stage_runner(sl_stage *s) {

@@ -263,7 +263,7 @@ static void hand_off(maker *m, int mb, int done, int place) {
         if (place >= 0) m->place_after[place][0] = head;
         return;
     }
-    if (m->shape->has_device || m->shape->hidden_travels) {
+    if (!m->shape->is_direct && (m->shape->has_device || m->shape->hidden_travels)) {
         const int lower = add(s, SL_TASK_LOWER, SL_QUEUE_D2H, -1, mb);
         s->task[lower].place = place;
         after(s, lower, done);

@@ -84,7 +84,8 @@ typedef struct {
     /* Which layers have pieces on disk, and pieces outside the device's memory: [last_layer -
      * first_layer] each, or NULL: none.  With a device what is fetched is uploaded too. */
     const unsigned char *is_fetched, *is_uploaded;
-    int has_device;             /* 1: hidden states are lowered before they are sent */
+    int has_device;             /* 1: hidden states are lowered before they are sent, */
+    int is_direct;              /* but for 1 here: they are sent from where they are computed */
     const unsigned char *visit; /* [n_micro_batches] SL_VISIT_..., or NULL: none */
     int hidden_travels;         /* 1: hidden states leave the computing tier between layers, so that
                                  * every micro-batch visits with UPLOAD and STORE */

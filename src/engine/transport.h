@@ -20,6 +20,8 @@ typedef enum {
     SL_CHANNEL_HEADER, /* block headers, first rank -> ... -> last rank */
     SL_CHANNEL_HIDDEN, /* hidden states of a micro-batch, rank r -> r + 1 */
     SL_CHANNEL_RESULT, /* chosen tokens, last rank -> first rank */
+    SL_CHANNEL_NOTICE, /* that a micro-batch's hidden states are on their way, rank r -> r + 1 */
+    SL_CHANNEL_CREDIT, /* that there is room for them on its device, rank r + 1 -> r */
     SL_CHANNEL_COUNT
 } sl_channel;
 
@@ -29,7 +31,7 @@ typedef struct sl_transport sl_transport;
 typedef uint64_t sl_ticket;
 
 typedef struct {
-    const char *name; /* "loopback", "mpi" */
+    const char *name; /* "loopback", "mpi", "nccl" */
 
     void (*close)(sl_transport *t);
 
@@ -64,6 +66,19 @@ typedef struct {
 
     /* Collective.  Each rank's `bytes` to `out` on rank 0, in rank order, [n_ranks * bytes]. */
     sl_status (*gather)(sl_transport *t, const void *mine, size_t bytes, void *out);
+
+    /* Of a transport that reaches the memory of devices; all four, or NULL. */
+
+    /* Queue a transfer of hidden states to the rank after, from the rank before, on a stream of the
+     * device (sl_device_ops.native_stream).  The device carries it out when both sides have queued
+     * it, in order; until then it occupies both devices, so queue it when the peer is about to. */
+    sl_status (*send_device)(sl_transport *t, const void *memory, size_t bytes, void *stream);
+    sl_status (*recv_device)(sl_transport *t, void *memory, size_t bytes, void *stream);
+    /* Called now and then while one waits for such transfers; `waited_s`: how long for the oldest.
+     * Errors: SL_ERR_COMM when one has failed, or the peer is too late. */
+    sl_status (*check_device)(sl_transport *t, double waited_s);
+    /* Ends them, whatever state they are in, and for good. */
+    void (*cut_device)(sl_transport *t);
 } sl_transport_ops;
 
 /* Every transport's state begins with this. */

@@ -200,12 +200,11 @@ static sl_status admit_line(job *j, const sl_read *read) {
     return it->n_open > 0 ? SL_OK : complete_item(j, it);
 }
 
-/* Reads lines as long as the engine has room for them; waits for one only where there is nothing
- * else to do. */
+/* Reads lines as long as the window has room for them, so that the engine sees which prompts of
+ * many begin in the same way; waits for one only where there is nothing else to do. */
 static sl_status admit(job *j) {
     sl_engine *engine = j->o->engine;
-    const int room = 2 * sl_engine_n_seats(engine);
-    while (!j->ended && sl_engine_n_queued(engine) < room && j->n_items < j->window &&
+    while (!j->ended && sl_engine_n_queued(engine) < j->window && j->n_items < j->window &&
            j->held_bytes < HELD_BYTES_MAX) {
         sl_read read;
         SL_TRY(sl_reader_next(j->o->reader, j->n_open == 0, &read));
@@ -251,9 +250,10 @@ static sl_status run_turns(job *j) {
         j->counts->engine_failed = 0;
         SL_TRY(check_tokens(j));
         SL_TRY(take_results(j));
+        sl_pace_answered(&j->counts->pace, j->counts->n_answered + j->counts->n_refused);
         if (j->o->progress)
             sl_progress_update(j->o->progress, j->counts->n_answered + j->counts->n_refused,
-                               j->shared.n_generated_tokens);
+                               j->shared.n_generated_tokens, sl_pace_hits_frac(&j->counts->pace));
         SL_TRY(keep_safe(j, sl_clock_s() - start_s));
     }
     SL_TRY(write_ready(j, !keeps_order(j)));

@@ -105,14 +105,18 @@ static void put_links(const writing *w, const sl_engine_stats *e) {
 void sl_metrics_write(const sl_metrics *m, const char *model, sl_json_text *out) {
     const writing w = {model, out};
     const sl_engine_stats *e = &m->engine;
-    const int used = e->pages_total - e->pages_free;
+    const int used = e->pages_total - e->pages_free - e->pages_idle;
     begin_family(&w, "num_requests_running", "gauge", "Sequences under way.");
     put_count(&w, "num_requests_running", NULL, NULL, (uint64_t)m->n_running);
     begin_family(&w, "num_requests_waiting", "gauge", "Requests that wait for a place.");
     put_count(&w, "num_requests_waiting", NULL, NULL, (uint64_t)m->n_waiting);
-    begin_family(&w, "kv_cache_usage_perc", "gauge", "Pages of the cache in use, 1 is all.");
+    begin_family(&w, "kv_cache_usage_perc", "gauge", "Pages of sequences under way, 1 is all.");
     put_real(&w, "kv_cache_usage_perc", NULL, NULL,
              e->pages_total ? (double)used / e->pages_total : 0);
+    begin_family(&w, "prefix_cache_queries_total", "counter", "Prompt tokens of what has begun.");
+    put_count(&w, "prefix_cache_queries_total", NULL, NULL, e->n_admitted_tokens);
+    begin_family(&w, "prefix_cache_hits_total", "counter", "Of those, tokens computed before.");
+    put_count(&w, "prefix_cache_hits_total", NULL, NULL, e->n_shared_tokens);
     begin_family(&w, "prompt_tokens_total", "counter", "Tokens of answered prompts.");
     put_count(&w, "prompt_tokens_total", NULL, NULL, m->n_prompt_tokens);
     begin_family(&w, "generation_tokens_total", "counter", "Tokens generated.");

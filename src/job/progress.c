@@ -26,7 +26,8 @@ static void print_time_left(const sl_progress *progress, uint64_t n_done, double
     }
 }
 
-void sl_progress_update(sl_progress *progress, uint64_t n_done, uint64_t n_tokens) {
+void sl_progress_update(sl_progress *progress, uint64_t n_done, uint64_t n_tokens,
+                        double hits_frac) {
     if (!progress->stream) return;
     const double now_s = sl_clock_s(), since_s = now_s - progress->last_s;
     if (since_s < (progress->is_terminal ? TERMINAL_PERIOD_S : PLAIN_PERIOD_S)) return;
@@ -43,6 +44,7 @@ void sl_progress_update(sl_progress *progress, uint64_t n_done, uint64_t n_token
     fprintf(progress->stream, ", %.1f tokens/s now, %.1f on average", now_tps,
             (double)n_tokens / elapsed_s);
     print_time_left(progress, n_done, elapsed_s);
+    if (hits_frac > 0) fprintf(progress->stream, ", %.0f %% prefix hits", 100 * hits_frac);
     fputs(progress->is_terminal ? "\033[K" : "\n", progress->stream);
     fflush(progress->stream);
     progress->line_open = progress->is_terminal;

@@ -23,8 +23,10 @@ void sl_progress_init(sl_progress *progress, FILE *stream, int64_t total);
 
 /* Says how far the job is, at most twice a second on a terminal and every ten seconds elsewhere.
  *   n_done    requests answered by this run, refused ones included
- *   n_tokens  generated so far */
-void sl_progress_update(sl_progress *progress, uint64_t n_done, uint64_t n_tokens);
+ *   n_tokens  generated so far
+ *   hits_frac share of prompt tokens that were not computed again, 0 to 1 */
+void sl_progress_update(sl_progress *progress, uint64_t n_done, uint64_t n_tokens,
+                        double hits_frac);
 
 /* Wipes the terminal's line, so that other text can follow; the next update draws it again. */
 void sl_progress_clear(sl_progress *progress);

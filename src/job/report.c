@@ -86,7 +86,18 @@ static void print_queues(const sl_engine_stats *rank, FILE *stream) {
     }
 }
 
-static void print_rank(const sl_engine_stats *rank, FILE *stream) {
+/* How a rank of a pipeline spent its time; what is left is its own doing. */
+static void print_pipeline(const sl_engine_stats *rank, FILE *stream) {
+    const double percent = rank->run_s > 0.0 ? 100.0 / rank->run_s : 0.0;
+    fprintf(
+        stream,
+        "        of %.2f s: computing %.1f %%, nothing to compute yet %.1f %%, waiting for other "
+        "ranks %.1f %%, for the wire %.1f %%\n",
+        rank->run_s, percent * rank->compute_s, percent * rank->start_s, percent * rank->bubble_s,
+        percent * rank->exposed_wire_s);
+}
+
+static void print_rank(const sl_engine_stats *rank, int n_ranks, FILE *stream) {
     char weights[32], peak[32], budget[32], sent[32], received[32];
     fprintf(stream, "  %4d  %4d-%-4d %10s  %10s of %-10s %5d of %-6d %8.2f %8.2f %10s %10s\n",
             rank->rank, rank->first_layer, rank->last_layer - 1,
@@ -98,6 +109,7 @@ static void print_rank(const sl_engine_stats *rank, FILE *stream) {
             sl_bytes_format(rank->received_bytes, received, sizeof received));
     print_tiers(rank, stream);
     print_queues(rank, stream);
+    if (n_ranks > 1) print_pipeline(rank, stream);
 }
 
 static const char *weights_name(const sl_policy *policy) {
@@ -113,12 +125,18 @@ void sl_report_print(const sl_report *report, FILE *stream) {
             report->n_threads, report->n_threads == 1 ? "" : "s");
     fprintf(stream,
             "policy: micro-batches of %d sequences, %d a block, %d blocks in flight, at most %d "
-            "rows, context %d, %s weights, %s cache\n",
+            "rows, context %d, %s weights, %s cache%s%s\n",
             policy->micro_batch, policy->num_micro_batches, policy->blocks_in_flight,
             policy->max_rows, policy->max_context, weights_name(policy),
-            sl_dtype_name(policy->cache_dtype));
+            sl_dtype_name(policy->cache_dtype), policy->no_sharing ? ", no prefix sharing" : "",
+            policy->two_phase ? ", two phases" : "");
     fprintf(stream, "requests  %10" PRIu64, report->n_requests);
     if (report->n_refused) fprintf(stream, "  (%" PRIu64 " refused)", report->n_refused);
+    if (pace->n_shared_tokens)
+        fprintf(stream,
+                "\nprefix    %10" PRIu64 " of %" PRIu64
+                " prompt tokens shared (%.1f %% prefix hits)",
+                pace->n_shared_tokens, pace->n_admitted_tokens, 100 * sl_pace_hits_frac(pace));
     fprintf(stream, "\nprefill   %10" PRIu64 " tokens in %8.2f s  %10.1f tokens/s\n",
             pace->n_prefill_rows, pace->prefill_s, sl_pace_prefill_tps(pace));
     fprintf(stream, "decode    %10" PRIu64 " tokens in %8.2f s  %10.1f tokens/s",
@@ -134,7 +152,8 @@ void sl_report_print(const sl_report *report, FILE *stream) {
             report->wall_s);
     fprintf(stream, "  rank  layers       weights     cpu peak of budget        pages peak    "
                     "compute s   wait s       sent   received\n");
-    for (int r = 0; r < report->n_ranks; r++) print_rank(&report->ranks[r], stream);
+    for (int r = 0; r < report->n_ranks; r++)
+        print_rank(&report->ranks[r], report->n_ranks, stream);
     if (report->plan) sl_report_plan_print(report, stream);
     fflush(stream);
 }
@@ -170,12 +189,15 @@ static void put_policy(sl_json_text *out, const sl_policy *policy) {
     put_int(out, "max_rows", (uint64_t)policy->max_rows);
     put_int(out, "blocks_in_flight", (uint64_t)policy->blocks_in_flight);
     put_int(out, "max_context", (uint64_t)policy->max_context);
+    put_int(out, "prefix_sharing", !policy->no_sharing);
+    put_int(out, "two_phase", policy->two_phase != 0);
     put_text(out, "weights", weights_name(policy));
     put_text(out, "cache", sl_dtype_name(policy->cache_dtype));
     sl_json_raw(out, "}");
 }
 
-static void put_queues(sl_json_text *out, const sl_engine_stats *rank) {
+static void put_queues(sl_json_text *out, const sl_engine_stats *rank,
+                       const sl_report_links *links) {
     put_name(out, "queues");
     sl_json_raw(out, "{");
     for (int q = 0; q < SL_QUEUE_COUNT; q++) {
@@ -183,12 +205,16 @@ static void put_queues(sl_json_text *out, const sl_engine_stats *rank) {
         sl_json_raw(out, "{");
         put_real(out, "busy_s", rank->busy_s[q]);
         put_int(out, "bytes", rank->moved_bytes[q]);
+        if (rank->moved_bytes[q] && rank->busy_s[q] > 0)
+            put_real(out, "bytes_per_s", (double)rank->moved_bytes[q] / rank->busy_s[q]);
+        if (links && links->bps[q] > 0) put_real(out, "measured_bytes_per_s", links->bps[q]);
         sl_json_raw(out, "}");
     }
     sl_json_raw(out, "}");
 }
 
-static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
+static void put_rank(sl_json_text *out, const sl_report *report, int r) {
+    const sl_engine_stats *rank = &report->ranks[r];
     sl_json_raw(out, "{");
     put_int(out, "rank", (uint64_t)rank->rank);
     put_int(out, "first_layer", (uint64_t)rank->first_layer);
@@ -217,6 +243,12 @@ static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
     put_int(out, "n_decode_rows", rank->n_decode_rows);
     put_real(out, "compute_s", rank->compute_s);
     put_real(out, "wire_wait_s", rank->wire_wait_s);
+    put_real(out, "run_s", rank->run_s);
+    put_real(out, "start_s", rank->start_s);
+    put_real(out, "bubble_s", rank->bubble_s);
+    put_real(out, "exposed_wire_s", rank->exposed_wire_s);
+    put_real(out, "wire_exposed_frac",
+             rank->run_s > 0.0 ? rank->exposed_wire_s / rank->run_s : 0.0);
     put_real(out, "prefill_s", rank->prefill_s);
     put_real(out, "decode_s", rank->decode_s);
     put_int(out, "sent_bytes", rank->sent_bytes);
@@ -224,7 +256,11 @@ static void put_rank(sl_json_text *out, const sl_engine_stats *rank) {
     put_int(out, "n_steady_allocs", rank->n_steady_allocs);
     put_int(out, "n_drains", rank->n_drains);
     put_real(out, "sweep_s", rank->sweep_s);
-    put_queues(out, rank);
+    put_queues(out, rank, report->links ? &report->links[r] : NULL);
+    if (report->has_series && report->timeline) {
+        put_name(out, "timeline");
+        sl_report_timeline_json(report, r, out);
+    }
     sl_json_raw(out, "}");
 }
 
@@ -253,6 +289,9 @@ sl_status sl_report_json(const sl_report *report, sl_json_text *out) {
     put_int(out, "n_prefill_rows", pace->n_prefill_rows);
     put_int(out, "n_decode_rows", pace->n_decode_rows);
     put_int(out, "n_pure_decode_rows", pace->n_pure_decode_rows);
+    put_int(out, "n_admitted_tokens", pace->n_admitted_tokens);
+    put_int(out, "n_shared_tokens", pace->n_shared_tokens);
+    put_real(out, "prefix_hits_frac", sl_pace_hits_frac(pace));
     put_real(out, "prefill_tokens_per_s", sl_pace_prefill_tps(pace));
     put_real(out, "decode_tokens_per_s", sl_pace_decode_tps(pace));
     put_real(out, "total_tokens_per_s", sl_report_total_tps(report));
@@ -260,11 +299,15 @@ sl_status sl_report_json(const sl_report *report, sl_json_text *out) {
         put_name(out, "plan");
         sl_report_plan_json(report, out);
     }
+    if (report->has_series) {
+        put_name(out, "history");
+        sl_report_history_json(report, out);
+    }
     put_name(out, "ranks");
     sl_json_raw(out, "[");
     for (int r = 0; r < report->n_ranks; r++) {
         if (r) sl_json_raw(out, ", ");
-        put_rank(out, &report->ranks[r]);
+        put_rank(out, report, r);
     }
     sl_json_raw(out, "]}");
     return sl_json_status(out);

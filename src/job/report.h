@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "job/json_text.h"
 #include "job/pace.h"
+#include "job/timeline.h"
 
 /* What was expected of the job, of the rank that takes longest. */
 typedef struct {
@@ -25,8 +26,13 @@ typedef struct {
     size_t peak_bytes[SL_TIER_COUNT];
 } sl_report_plan;
 
+/* What a rank's links were measured to give, by queue; bytes/s, 0: not known. */
 typedef struct {
-    const char *program; /* "run", "bench" */
+    double bps[SL_QUEUE_COUNT];
+} sl_report_links;
+
+typedef struct {
+    const char *program; /* "run", "bench", "serve" */
     const char *model;
     const char *backend;   /* name and instruction set */
     const char *transport; /* "loopback", "mpi" */
@@ -39,12 +45,26 @@ typedef struct {
     uint64_t n_prompt_tokens, n_generated_tokens;
     int prompt_len, gen_len; /* of a benchmark; 0 elsewhere */
     int n_ranks;
-    const sl_engine_stats *ranks; /* [n_ranks] */
-    const sl_report_plan *plan;   /* NULL: nothing was expected */
+    const sl_engine_stats *ranks;     /* [n_ranks] */
+    const sl_report_plan *plan;       /* NULL: nothing was expected */
+    const sl_report_links *links;     /* [n_ranks], NULL: nothing is known */
+    const sl_timeline_rank *timeline; /* [n_ranks], NULL: not recorded */
+    double zero_s;                    /* this clock's reading where the timeline begins */
+    int has_series;                   /* 1: the JSON has what happened when, too, which is long */
 } sl_report;
 
 /* Tokens per second, generated / (prefill + decode time); 0 before anything was computed. */
 double sl_report_total_tps(const sl_report *report);
+
+/* Of a rank, by tier. */
+size_t sl_report_peak_bytes(const sl_engine_stats *rank, int tier);
+size_t sl_report_budget_bytes(const sl_engine_stats *rank, int tier);
+
+/* "gpu", "cpu", "disk". */
+const char *sl_report_tier_name(int tier);
+
+/* The most of any rank. */
+double sl_report_most_busy_s(const sl_report *report, int queue);
 
 /* Collective.  Gathers every rank's counters.  On the first rank *out is [n_ranks], the caller's to
  * free; elsewhere NULL.  Errors: SL_ERR_NOMEM, SL_ERR_COMM. */
@@ -56,6 +76,10 @@ void sl_report_print(const sl_report *report, FILE *stream);
 /* report_plan.c: the expectation beside what happened; the object "plan" of the JSON. */
 void sl_report_plan_print(const sl_report *report, FILE *stream);
 void sl_report_plan_json(const sl_report *report, sl_json_text *out);
+
+/* report_series.c: what happened when; members of the JSON's objects. */
+void sl_report_history_json(const sl_report *report, sl_json_text *out);
+void sl_report_timeline_json(const sl_report *report, int rank, sl_json_text *out);
 
 /* One JSON object on one line, without '\n', with the same numbers.  Errors: SL_ERR_NOMEM. */
 sl_status sl_report_json(const sl_report *report, sl_json_text *out);

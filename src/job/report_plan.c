@@ -5,13 +5,13 @@
 #include "base/bytes.h"
 #include "job/report.h"
 
-static double most_busy_s(const sl_report *report, int queue) {
+double sl_report_most_busy_s(const sl_report *report, int queue) {
     double most = 0;
     for (int r = 0; r < report->n_ranks; r++) most = fmax(most, report->ranks[r].busy_s[queue]);
     return most;
 }
 
-static size_t peak_of(const sl_engine_stats *rank, int tier) {
+size_t sl_report_peak_bytes(const sl_engine_stats *rank, int tier) {
     switch (tier) {
     case SL_TIER_GPU:
         return rank->gpu_peak_bytes;
@@ -22,10 +22,26 @@ static size_t peak_of(const sl_engine_stats *rank, int tier) {
     }
 }
 
+size_t sl_report_budget_bytes(const sl_engine_stats *rank, int tier) {
+    switch (tier) {
+    case SL_TIER_GPU:
+        return rank->gpu_budget_bytes;
+    case SL_TIER_CPU:
+        return rank->cpu_budget_bytes;
+    default:
+        return rank->disk_budget_bytes;
+    }
+}
+
+const char *sl_report_tier_name(int tier) {
+    static const char *const names[SL_TIER_COUNT] = {"gpu", "cpu", "disk"};
+    return (unsigned)tier < SL_TIER_COUNT ? names[tier] : "?";
+}
+
 static size_t most_peak(const sl_report *report, int tier) {
     size_t most = 0;
     for (int r = 0; r < report->n_ranks; r++) {
-        const size_t one = peak_of(&report->ranks[r], tier);
+        const size_t one = sl_report_peak_bytes(&report->ranks[r], tier);
         if (one > most) most = one;
     }
     return most;
@@ -50,7 +66,7 @@ void sl_report_plan_print(const sl_report *report, FILE *stream) {
     print_seconds("prefill", p->prefill_s, report->pace.prefill_s, stream);
     print_seconds("decode", p->decode_s, report->pace.decode_s, stream);
     for (int q = 0; q < SL_QUEUE_COUNT; q++) {
-        const double busy_s = most_busy_s(report, q);
+        const double busy_s = sl_report_most_busy_s(report, q);
         if (p->busy_s[q] > 0 || busy_s > 0)
             print_seconds(sl_queue_name((sl_queue)q), p->busy_s[q], busy_s, stream);
     }
@@ -77,7 +93,6 @@ static void put_real(sl_json_text *out, const char *name, double value) {
 
 void sl_report_plan_json(const sl_report *report, sl_json_text *out) {
     const sl_report_plan *p = report->plan;
-    static const char *const tiers[SL_TIER_COUNT] = {"gpu", "cpu", "disk"};
     sl_json_raw(out, "{");
     put_name(out, "machine", 1);
     sl_json_cstring(out, p->machine);
@@ -98,7 +113,7 @@ void sl_report_plan_json(const sl_report *report, sl_json_text *out) {
     put_name(out, "peak_bytes", 0);
     sl_json_raw(out, "{");
     for (int t = 0; t < SL_TIER_COUNT; t++) {
-        put_name(out, tiers[t], t == 0);
+        put_name(out, sl_report_tier_name(t), t == 0);
         sl_json_int(out, (int64_t)p->peak_bytes[t]);
     }
     sl_json_raw(out, "}}");

@@ -38,6 +38,7 @@ struct sl_call {
 struct sl_service {
     sl_service_options o;
     sl_item_shared shared; /* the engine's thread */
+    uint64_t n_done;       /* calls that the engine's side has answered */
     sl_pace pace;          /* the engine's thread */
     sl_call *active;       /* the engine's thread; the list itself is read by tick */
     pthread_mutex_t lock;

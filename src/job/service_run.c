@@ -95,6 +95,7 @@ static sl_status complete_call(sl_service *s, sl_call *call) {
     if (dropped) {
         s->metrics.n_aborted++;
     } else {
+        s->n_done++;
         hand_over(call, refused ? refused : 200);
     }
     call->answered = 1; /* what was dropped is answered already, or nobody waits for it */
@@ -180,6 +181,7 @@ static sl_status run_turns(sl_service *s, int *engine_failed_out) {
         if (!s->active) continue;
         SL_TRY(step(s, &done, engine_failed_out));
         SL_TRY(take_results(s));
+        sl_pace_answered(&s->pace, s->n_done);
         look_after_calls(s);
     }
     sl_engine_finish(s->o.engine);

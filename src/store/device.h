@@ -20,13 +20,16 @@ struct sl_backend;
 
 /* In-order queues of the device.  Operators go to COMPUTE.  ANSWER and ASK are for small copies to
  * and from the device that computation waits for: they do not queue behind the large ones of H2D
- * and D2H. */
+ * and D2H.  WIRE_IN and WIRE_OUT take what the neighbours of a pipeline hand on: it may last until
+ * a peer is there. */
 typedef enum {
     SL_STREAM_COMPUTE,
     SL_STREAM_H2D,
     SL_STREAM_D2H,
     SL_STREAM_ANSWER,
     SL_STREAM_ASK,
+    SL_STREAM_WIRE_IN,
+    SL_STREAM_WIRE_OUT,
     SL_STREAM_COUNT
 } sl_stream;
 
@@ -51,13 +54,18 @@ typedef struct {
     /* The host's NUMA node next to the device, as the system numbers them; -1: not known. */
     int (*numa_node)(const struct sl_backend *be);
 
-    /* Queues a copy on a copy stream, or within the device on COMPUTE; returns at once.  Host
+    /* Queues a copy on a copy stream, or within the device on COMPUTE or H2D; returns at once. Host
      * memory must be pinned and stay until an event behind the copy is done. */
     sl_status (*copy)(struct sl_backend *be, sl_stream stream, void *dst, const void *src,
                       size_t bytes);
 
-    /* Waits until all streams are empty: for loading and closing only.  Errors: SL_ERR_DEVICE. */
+    /* Waits until all streams but those of the wire are empty: for loading and closing only.
+     * Errors: SL_ERR_DEVICE. */
     sl_status (*drain)(struct sl_backend *be);
+
+    /* The stream as the device's own libraries know it (a cudaStream_t), for transports that reach
+     * its memory.  NULL: there are none. */
+    void *(*native_stream)(struct sl_backend *be, sl_stream stream);
 
     sl_status (*event_open)(struct sl_backend *be, sl_event **out);
     void (*event_close)(struct sl_backend *be, sl_event *event);

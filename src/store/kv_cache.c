@@ -18,6 +18,9 @@ struct sl_kv_cache {
     int n_tails;
     int32_t *table;  /* [n_slots, pages_per_slot] */
     int32_t *n_held; /* [n_slots] pages of each slot */
+    int n_kept_max;
+    int32_t *kept;            /* [n_kept_max] page numbers, -1: none */
+    unsigned char *kept_home; /* [n_kept_max] */
     sl_page_pool pages[SL_TIER_COUNT];
 };
 
@@ -107,10 +110,15 @@ sl_status sl_kv_open(const sl_kv_options *options, sl_kv_cache **out) {
     kv->n_held = calloc(n_slots, sizeof *kv->n_held);
     kv->home = calloc(n_slots, sizeof *kv->home);
     kv->tail_of = calloc(n_slots, sizeof *kv->tail_of);
-    if (!kv->table || !kv->n_held || !kv->home || !kv->tail_of) {
+    for (int t = 0; t < SL_TIER_COUNT; t++) kv->n_kept_max += options->n_pages[t];
+    const size_t n_kept = (size_t)kv->n_kept_max;
+    kv->kept = malloc((n_kept + 1) * sizeof *kv->kept);
+    kv->kept_home = calloc(n_kept + 1, sizeof *kv->kept_home);
+    if (!kv->table || !kv->n_held || !kv->home || !kv->tail_of || !kv->kept || !kv->kept_home) {
         st = SL_FAIL(SL_ERR_NOMEM, "kv cache: out of host memory for %zu slots", n_slots);
         goto fail;
     }
+    for (int k = 0; k < kv->n_kept_max; k++) kv->kept[k] = -1;
     for (int s = 0; s < options->n_slots; s++) {
         kv->home[s] = (unsigned char)home_of(options, s);
         if (kv->home[s] == SL_TIER_DISK) kv->tail_of[s] = kv->n_tails++;
@@ -133,6 +141,8 @@ void sl_kv_close(sl_kv_cache *kv) {
     sl_pinned_put(&kv->opt.host, kv->pool[SL_TIER_CPU]);
     if (kv->opt.gpu) sl_tier_put(kv->opt.gpu, kv->pool[SL_TIER_GPU]);
     for (int t = 0; t < SL_TIER_COUNT; t++) sl_page_pool_close(&kv->pages[t]);
+    free(kv->kept_home);
+    free(kv->kept);
     free(kv->tail_of);
     free(kv->home);
     free(kv->n_held);
@@ -185,50 +195,68 @@ sl_status sl_kv_extend(sl_kv_cache *kv, int slot, int n_tokens) {
     return SL_OK;
 }
 
-sl_status sl_kv_fork(sl_kv_cache *kv, int from, int to, int n_tokens, int32_t *copy_from,
-                     int32_t *copy_to) {
-    SL_TRY(check_slot(kv, from, n_tokens));
-    SL_TRY(check_slot(kv, to, n_tokens));
-    if (kv->n_held[to] != 0 || from == to || kv->home[from] != kv->home[to])
+/* A kept number that is in use, and a slot with its home that has room for one page more. */
+static sl_status check_taking(const sl_kv_cache *kv, int slot, int kept) {
+    SL_TRY(check_slot(kv, slot, 0));
+    if (kept < 0 || kept >= kv->n_kept_max || kv->kept[kept] < 0)
+        return SL_FAIL(SL_ERR_ARG, "kv cache: no page is kept as number %d of %d", kept,
+                       kv->n_kept_max);
+    if (kv->kept_home[kept] != kv->home[slot] || kv->n_held[slot] >= kv->pages_per_slot)
         return SL_FAIL(SL_ERR_ARG,
-                       "kv cache: fork of slot %d (%s) into slot %d (%s), which holds %d pages",
-                       from, sl_tier_name(kv->home[from]), to, sl_tier_name(kv->home[to]),
-                       (int)kv->n_held[to]);
-    if (kv->n_held[from] < sl_kv_pages_for(n_tokens))
-        return SL_FAIL(SL_ERR_ARG, "kv cache: fork of %d tokens of slot %d, which holds %d pages",
-                       n_tokens, from, (int)kv->n_held[from]);
-    sl_page_pool *pool = &kv->pages[kv->home[to]];
-    const int n_whole = n_tokens / SL_PAGE_TOKENS;
-    const int32_t *source = slot_table(kv, from);
-    int32_t *pages = slot_table(kv, to);
-    int32_t own = -1;
-    if (n_tokens % SL_PAGE_TOKENS != 0) SL_TRY(sl_page_pool_take(pool, 1, -1, &own));
-    for (int p = 0; p < n_whole; p++) {
-        pages[p] = source[p];
-        sl_page_pool_share(pool, pages[p]);
-    }
-    if (own >= 0) pages[n_whole] = own;
-    kv->n_held[to] = n_whole + (own >= 0);
-    *copy_from = own >= 0 ? source[n_whole] : -1;
-    *copy_to = own;
+                       "kv cache: kept page %d (%s) for slot %d (%s), which holds %d of %d pages",
+                       kept, sl_tier_name(kv->kept_home[kept]), slot, sl_tier_name(kv->home[slot]),
+                       (int)kv->n_held[slot], kv->pages_per_slot);
     return SL_OK;
 }
 
-sl_status sl_kv_copy_tail(sl_kv_cache *kv, int from, int n_from, int to, int n_tokens) {
-    const int index = (n_tokens - 1) / SL_PAGE_TOKENS;
-    const size_t bytes = kv->opt.format.page_bytes;
-    for (int l = 0; l < kv->opt.n_layers; l++) {
-        void *tail = sl_kv_tail(kv, l, to);
-        if (n_from / SL_PAGE_TOKENS == index) { /* still the source's own tail */
-            memcpy(tail, sl_kv_tail(kv, l, from), bytes);
-            continue;
-        }
-        sl_disk_ticket ticket;
-        SL_TRY(sl_disk_read(kv->disk, sl_kv_disk_offset(kv, l, slot_table(kv, from)[index]), bytes,
-                            tail, &ticket));
-        SL_TRY(sl_disk_wait(kv->disk, ticket));
-    }
+sl_status sl_kv_keep(sl_kv_cache *kv, int slot, int index, int kept) {
+    SL_TRY(check_slot(kv, slot, 0));
+    if (kept < 0 || kept >= kv->n_kept_max || kv->kept[kept] >= 0 || index < 0 ||
+        index >= kv->n_held[slot])
+        return SL_FAIL(SL_ERR_ARG,
+                       "kv cache: page %d of slot %d, which holds %d, to be kept as number %d of "
+                       "%d, which is %s",
+                       index, slot, (int)kv->n_held[slot], kept, kv->n_kept_max,
+                       kept >= 0 && kept < kv->n_kept_max && kv->kept[kept] >= 0 ? "taken"
+                                                                                 : "free");
+    kv->kept[kept] = slot_table(kv, slot)[index];
+    kv->kept_home[kept] = kv->home[slot];
+    sl_page_pool_share(&kv->pages[kv->home[slot]], kv->kept[kept]);
     return SL_OK;
+}
+
+sl_status sl_kv_share(sl_kv_cache *kv, int slot, int kept) {
+    SL_TRY(check_taking(kv, slot, kept));
+    slot_table(kv, slot)[kv->n_held[slot]++] = kv->kept[kept];
+    sl_page_pool_share(&kv->pages[kv->home[slot]], kv->kept[kept]);
+    return SL_OK;
+}
+
+sl_status sl_kv_copy(sl_kv_cache *kv, int slot, int kept, int32_t *from, int32_t *to) {
+    SL_TRY(check_taking(kv, slot, kept));
+    if (kv->home[slot] == SL_TIER_DISK)
+        return SL_FAIL(SL_ERR_ARG, "kv cache: a copy of kept page %d for slot %d on disk", kept,
+                       slot);
+    int32_t *page = slot_table(kv, slot) + kv->n_held[slot];
+    SL_TRY(sl_page_pool_take(&kv->pages[kv->home[slot]], 1, -1, page));
+    kv->n_held[slot]++;
+    *from = kv->kept[kept];
+    *to = *page;
+    return SL_OK;
+}
+
+sl_status sl_kv_drop(sl_kv_cache *kv, int kept) {
+    if (kept < 0 || kept >= kv->n_kept_max || kv->kept[kept] < 0)
+        return SL_FAIL(SL_ERR_ARG, "kv cache: no page is kept as number %d of %d", kept,
+                       kv->n_kept_max);
+    sl_page_pool_put(&kv->pages[kv->kept_home[kept]], kv->kept[kept]);
+    kv->kept[kept] = -1;
+    return SL_OK;
+}
+
+void sl_kv_drop_all(sl_kv_cache *kv) {
+    for (int k = 0; k < kv->n_kept_max; k++)
+        if (kv->kept[k] >= 0) (void)sl_kv_drop(kv, k);
 }
 
 void sl_kv_release(sl_kv_cache *kv, int slot) {
@@ -244,6 +272,9 @@ const int32_t *sl_kv_pages(const sl_kv_cache *kv, int slot, int *n_pages_out) {
     return slot_table(kv, slot);
 }
 
+int sl_kv_n_kept_max(const sl_kv_cache *kv) {
+    return kv->n_kept_max;
+}
 int sl_kv_n_pages(const sl_kv_cache *kv, sl_tier_kind home) {
     return kv->pages[home].n;
 }

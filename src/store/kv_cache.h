@@ -3,8 +3,12 @@
  * Sequences occupy slots, and every slot has a home: all of its pages live in that tier.  Pages are
  * numbered per home, once for all layers of the slice: page p lies at the same number in every
  * layer's pool.  A sequence's pages are taken in runs of consecutive numbers where there are any,
- * so that they move as one.  Whole pages of a common prefix are shared by reference count and never
- * written again; a sequence's last, partly filled page is its own.
+ * so that they move as one.
+ *
+ * Pages of prompts can be kept under a number of their own.  A kept page is one holder more: it
+ * stays when its sequence has gone, and other sequences of the same home take it over.  What is
+ * shared is whole pages, and never written again; of a partly filled page, or where only its first
+ * tokens agree, the other sequence gets a copy.
  *
  *   gpu   [n_layers, pages] in device memory; without a device nothing is homed there
  *   cpu   [n_layers, pages] in host memory, pinned beside a device
@@ -61,17 +65,21 @@ size_t sl_kv_disk_offset(const sl_kv_cache *kv, int layer, int32_t page);
  * Errors: SL_ERR_NOMEM when no page is free, SL_ERR_ARG beyond max_context. */
 sl_status sl_kv_extend(sl_kv_cache *kv, int slot, int n_tokens);
 
-/* Gives the empty slot `to` the first n_tokens of `from`, which has the same home: whole pages are
- * shared; for a partly filled last page a new one is taken, and the caller copies *copy_from to
- * *copy_to in every layer (both -1 when there is none), for a disk-homed slot by
- * sl_kv_copy_tail().  Errors: SL_ERR_ARG, SL_ERR_NOMEM. */
-sl_status sl_kv_fork(sl_kv_cache *kv, int from, int to, int n_tokens, int32_t *copy_from,
-                     int32_t *copy_to);
+/* Keeps the slot's page `index` (in token order) as number `kept`.
+ * Errors: SL_ERR_ARG (no such page, or the number is taken). */
+sl_status sl_kv_keep(sl_kv_cache *kv, int slot, int index, int kept);
 
-/* Disk-homed slots: makes the tail of `to` the page of `from` that holds token n_tokens - 1, in
- * every layer; `from` itself holds n_from tokens.  May read from disk; blocks.  Errors: SL_ERR_IO.
- */
-sl_status sl_kv_copy_tail(sl_kv_cache *kv, int from, int n_from, int to, int n_tokens);
+/* Appends a kept page to the pages of a slot with the same home, as the next whole page.
+ * Errors: SL_ERR_ARG. */
+sl_status sl_kv_share(sl_kv_cache *kv, int slot, int kept);
+
+/* Appends a page of the slot's own; the caller copies *from to *to in every layer.  Not for slots
+ * homed on disk, whose last page is not a page yet.  Errors: SL_ERR_ARG, SL_ERR_NOMEM. */
+sl_status sl_kv_copy(sl_kv_cache *kv, int slot, int kept, int32_t *from, int32_t *to);
+
+/* Gives up a kept page; without other holders it becomes free at once.  Errors: SL_ERR_ARG. */
+sl_status sl_kv_drop(sl_kv_cache *kv, int kept);
+void sl_kv_drop_all(sl_kv_cache *kv);
 
 /* Empties a slot; pages that no other slot shares become free at once. */
 void sl_kv_release(sl_kv_cache *kv, int slot);
@@ -79,6 +87,7 @@ void sl_kv_release(sl_kv_cache *kv, int slot);
 /* The slot's pages in token order; valid until the slot changes. */
 const int32_t *sl_kv_pages(const sl_kv_cache *kv, int slot, int *n_pages_out);
 
+int sl_kv_n_kept_max(const sl_kv_cache *kv); /* kept numbers are below it: pages of all homes */
 int sl_kv_n_pages(const sl_kv_cache *kv, sl_tier_kind home);
 int sl_kv_n_free(const sl_kv_cache *kv, sl_tier_kind home);
 int sl_kv_peak(const sl_kv_cache *kv, sl_tier_kind home); /* most pages in use at a time */

@@ -7,7 +7,9 @@ kill_runs.py kill WHOLE KILLS SECONDS -- COMMAND...
     moment of up to SECONDS, and the last job is done.  COMMAND holds OUT where the output's name
     goes.  A job that is done before is begun anew.  WHOLE is the output of an undisturbed run.
     SLUICE_KILL=rank kills one of mpirun's ranks instead, SLUICE_KILL=launcher mpirun alone; the last
-    run is then one without mpirun.
+    run is then one without mpirun.  RANKS in COMMAND is a number from 2 to 4, another in each run.
+    A killed run has to end within ten seconds, and after four more no process and no shared memory
+    of it may be left.  A killed rank has to be named, with its host, in one message.
 Exit status: 0 when every output held what it should after every kill, and the same as WHOLE in the end.
 """
 import json
@@ -15,11 +17,14 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import uuid
 
 ANSWERED_STATUS = 3  # some requests are malformed
+END_WITHIN_S, LINGER_S = 10, 4
 
 
 def print_requests(n):
@@ -71,40 +76,78 @@ def children(pid):
         return []
 
 
-def kill(run, rng):
-    """Returns whether there was something to kill."""
-    how = os.environ.get("SLUICE_KILL", "")
-    victim = run.pid
-    if how == "rank":
-        ranks = children(run.pid)
-        if not ranks:
+def environment(pid):
+    """Variables that a process was started with; none when it is a zombie or gone."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as f:
+            words = f.read().split(b"\0")
+    except OSError:
+        return {}
+    return dict(word.decode(errors="replace").split("=", 1) for word in words if b"=" in word)
+
+
+class Run:
+    """One run of the command, whose processes bear a mark in their environment."""
+
+    def __init__(self, command):
+        self.mark = uuid.uuid4().hex
+        self.victim, self.jobs = None, set()
+        with open("killed.err", "wb") as err:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=err, stderr=err,
+                                            env=dict(os.environ, SLUICE_TEST_RUN=self.mark))
+
+    def kill(self, rng):
+        """Returns whether there was something to kill."""
+        ranks = {pid: environment(pid) for pid in children(self.process.pid)}
+        ranks = {pid: env for pid, env in ranks.items() if "OMPI_COMM_WORLD_RANK" in env}
+        self.jobs = {int(env.get("PMIX_NAMESPACE", 0)) for env in ranks.values()}
+        victim = self.process.pid
+        if os.environ.get("SLUICE_KILL") == "rank":
+            if not ranks:
+                return False
+            victim = rng.choice(list(ranks))
+            self.victim = ranks[victim]["OMPI_COMM_WORLD_RANK"]
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except OSError:
             return False
-        victim = rng.choice(ranks)
-    try:
-        os.kill(victim, signal.SIGKILL)
-    except OSError:
-        return False
-    return True
+        self.killed_at = time.monotonic()
+        return True
 
+    def wait(self, was_killed):
+        """Exit status and seconds since the kill."""
+        status = self.process.wait(timeout=60 if was_killed else 300)
+        return status, time.monotonic() - self.killed_at if was_killed else 0
 
-def is_running(pid):
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+    def left_over(self):
+        """What is still there of the run some seconds after its end."""
+        until = time.monotonic() + LINGER_S
+        while True:
+            left = [f"process {pid}" for pid in filter(str.isdigit, os.listdir("/proc"))
+                    if environment(pid).get("SLUICE_TEST_RUN") == self.mark]
+            for name in os.listdir("/dev/shm"):
+                if any(f".{job:x}." in name for job in self.jobs):
+                    left.append(f"/dev/shm/{name}")
+            if not left or time.monotonic() > until:
+                return left
+            time.sleep(0.05)
 
-
-def wait_for_end(run, was_killed):
-    """The exit status.  mpirun (4.1 with PMIx 4.2) can hang in its own end when a rank was killed while
-    it was starting: all ranks being gone is what counts then."""
-    try:
-        return run.wait(timeout=15 if was_killed else 300)
-    except subprocess.TimeoutExpired:
-        if not was_killed or any(is_running(pid) for pid in children(run.pid)):
-            raise
-    run.kill()
-    return run.wait()
+    def fault_in_message(self):
+        """A killed rank is named by us, or by mpirun where ranks did not watch each other yet."""
+        if self.victim is None:
+            return None
+        with open("killed.err", encoding="utf-8", errors="replace") as err:
+            text = err.read()
+        ours = re.findall(r"^sluice: (?!note:)(.*)$", text, re.MULTILINE)
+        host = re.escape(socket.gethostname())
+        if len(ours) > 1:
+            return f"{len(ours)} messages: {ours}"
+        if ours and not re.match(rf"rank {self.victim} on {host}: died", ours[0]):
+            return f"rank {self.victim} was killed, the message is {ours[0]}"
+        theirs = rf"process rank {self.victim} with PID \d+ on node {host} exited on\s+signal 9"
+        if not ours and not re.search(theirs, text):
+            return f"rank {self.victim} was killed, and nothing says so: {text[-1500:]}"
+        return None
 
 
 def kill_runs(whole_path, n_kills, seconds, command):
@@ -115,7 +158,7 @@ def kill_runs(whole_path, n_kills, seconds, command):
     assert len(set(names)) == len(names)
     if not in_order:
         whole.sort()
-    killed, jobs, runs, out = 0, 0, 0, None
+    killed, jobs, runs, out, slowest, named = 0, 0, 0, None, 0, 0
     while killed < n_kills or out:
         if not out:
             jobs += 1
@@ -123,18 +166,31 @@ def kill_runs(whole_path, n_kills, seconds, command):
         before = len(read_lines(out)) if os.path.exists(out) else 0
         if killed == n_kills and command[0] == "mpirun":
             command = command[command.index("-n") + 2:]
-        with open("killed.err", "wb") as err:
-            run = subprocess.Popen([out if word == "OUT" else word for word in command],
-                                   stdin=subprocess.DEVNULL, stdout=err, stderr=err)
+        words = {"OUT": out, "RANKS": str(rng.randrange(2, 5))}
+        run = Run([words.get(word, word) for word in command])
         runs += 1
         was_killed = False
         if killed < n_kills:
             try:
-                run.wait(rng.uniform(0, seconds))
+                run.process.wait(rng.uniform(0, seconds))
             except subprocess.TimeoutExpired:
-                was_killed = kill(run, rng)
-        status = wait_for_end(run, was_killed)
+                was_killed = run.kill(rng)
+        status, took = run.wait(was_killed)
+        slowest = max(slowest, took)
         killed += was_killed
+        if was_killed:
+            fault = run.fault_in_message()
+            if took > END_WITHIN_S:
+                fault = f"it went on for {took:.1f} s"
+            elif run.victim is not None and status == 0:
+                fault = "status 0"
+            left = run.left_over()
+            if left:
+                fault = f"it left {left}"
+            if fault:
+                return f"run {runs}, killed: {fault}"
+            with open("killed.err", encoding="utf-8", errors="replace") as err:
+                named += run.victim is not None and "\nsluice: rank" in "\n" + err.read()
         is_done = status == ANSWERED_STATUS
         if not is_done and not was_killed:
             with open("killed.err", encoding="utf-8", errors="replace") as err:
@@ -148,7 +204,9 @@ def kill_runs(whole_path, n_kills, seconds, command):
             os.remove(out)
             os.remove(out + ".sluice")
             out = None
-    print(f"{killed} kills in {runs} runs of {jobs} jobs: every result once")
+    print(f"{killed} kills in {runs} runs of {jobs} jobs: every result once; the slowest end took "
+          f"{slowest:.1f} s" + (f"; {named} ranks named by us, {killed - named} by mpirun alone"
+                                if os.environ.get("SLUICE_KILL") == "rank" else ""))
     return None
 
 

@@ -16,6 +16,7 @@
 #include "cpu/cpu_backend.h"
 #include "cpu/cpu_host_attention.h"
 #include "cuda/cuda_backend.h"
+#include "store/kv_format.h"
 #include "support/placements.h"
 
 static char *disk_dir;
@@ -55,7 +56,8 @@ static sl_status open_cpu(sl_backend **be, sl_host_attention **host) {
     return sl_cpu_backend_open(&cpu, be);
 }
 
-static const placement_parts on_gpu = {open_gpu}, on_cpu = {open_cpu};
+static const placement_parts on_gpu = {.open = open_gpu}, on_cpu = {.open = open_cpu};
+static const placement_parts shared_on_gpu = {open_gpu, 1, 0}, alone_on_gpu = {open_gpu, 1, 1};
 
 static void run(const char *model, const placement *p, sl_dtype weights, sl_dtype cache,
                 int with_gpu, placement_outcome *out) {
@@ -109,8 +111,8 @@ static void every_placement_gives_the_tokens_of_the_gpu_alone(void **state) {
                 snprintf(what, sizeof what, "%s, %s, weights %s, cache %s", models[m],
                          placements[i].name, sl_dtype_name(precision[0]),
                          sl_dtype_name(precision[1]));
-                const int compared =
-                    placement_compare(what, &placed, &all, placement_tolerance(precision[1]), &drift[d]);
+                const int compared = placement_compare(
+                    what, &placed, &all, placement_tolerance(precision[1]), &drift[d]);
                 if (compared < 0) fail();
                 n += compared;
                 n_all += PLACEMENT_REQUESTS * PLACEMENT_TOKENS;
@@ -119,6 +121,32 @@ static void every_placement_gives_the_tokens_of_the_gpu_alone(void **state) {
     }
     print_drifts(drift);
     assert_true(n > n_all * 3 / 4);
+}
+
+/* Prompts that begin in the same way, computed once and computed for each. */
+static void sharing_changes_nothing(void **state) {
+    (void)state;
+    int n = 0;
+    placement_drift drift = {0};
+    for (int i = 0; i < n_placements; i++) {
+        const char *model = models[i % N_MODELS];
+        const sl_dtype *precision = placement_precisions[i % N_PLACEMENT_PRECISIONS];
+        const placement gpu_alone = placement_all_in_one(1);
+        placement_outcome alone, shared;
+        if (placement_run(model, &gpu_alone, precision[0], precision[1], disk_dir, &alone_on_gpu, 1,
+                          &alone) != SL_OK ||
+            placement_run(model, &placements[i], precision[0], precision[1], disk_dir,
+                          &shared_on_gpu, 1, &shared) != SL_OK)
+            fail_msg("%s, %s: %s", model, placements[i].name, sl_error_message());
+        assert_int_equal(alone.stats.n_shared_tokens, 0);
+        assert_true(shared.stats.n_shared_tokens >= 2 * SL_PAGE_TOKENS);
+        const int compared = placement_compare(placements[i].name, &shared, &alone,
+                                               placement_tolerance(precision[1]), &drift);
+        if (compared < 0) fail();
+        n += compared;
+    }
+    printf("log-probabilities differ by up to %g\n", (double)drift.largest);
+    assert_true(n > n_placements * PLACEMENT_REQUESTS * PLACEMENT_TOKENS * 3 / 4);
 }
 
 /* What moves while others compute must not show: any race would. */
@@ -142,8 +170,8 @@ static void weights_are_placed_as_high_as_they_fit(void **state) {
     p.weights[SL_TIER_GPU] = 0.0; /* choose */
     run("opt", &p, SL_DTYPE_F16, SL_DTYPE_F16, 1, &chosen);
     assert_int_equal(chosen.stats.weight_bytes[SL_TIER_GPU], all.stats.weight_bytes[SL_TIER_GPU]);
-    assert_true(placement_compare("chosen", &chosen, &all, placement_tolerance(SL_DTYPE_F16), &drift) >
-                0);
+    assert_true(
+        placement_compare("chosen", &chosen, &all, placement_tolerance(SL_DTYPE_F16), &drift) > 0);
 }
 
 int main(void) {
@@ -154,6 +182,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(f16_tokens_are_those_of_the_cpu_oracle),
         cmocka_unit_test(every_placement_gives_the_tokens_of_the_gpu_alone),
+        cmocka_unit_test(sharing_changes_nothing),
         cmocka_unit_test(a_placement_gives_the_same_bits_again),
         cmocka_unit_test(weights_are_placed_as_high_as_they_fit),
     };

@@ -147,6 +147,7 @@ int main(int argc, char **argv) {
     a_failure_of_the_first_rank_is_told_to_all(t);
     if (t->rank == 0) unlink(path);
     sl_transport_close(t);
+    sl_mpi_info_free(&info);
     sl_mpi_close();
     return 0;
 }

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/rng.h"
+#include "engine/delayed.h"
 #include "mpi_test.h"
 #include "transport_mpi.h"
 
@@ -325,6 +326,38 @@ static void waiting_leaves_the_core_to_others(sl_transport *t) {
     }
 }
 
+/* Messages that are sent together come together, each late by the delay. */
+static void delayed_messages_are_late_at_once(void) {
+    enum { N = 20 };
+    const double delay_s = 0.1;
+    sl_transport *mpi, *t;
+    unsigned char out[N], in[N];
+    sl_ticket sent[N], got[N];
+    CHECK_OK(sl_transport_open_mpi(&mpi));
+    CHECK_FAILS(sl_transport_open_delayed(mpi, -1, &t), SL_ERR_ARG, "-1");
+    CHECK_OK(sl_transport_open_delayed(mpi, delay_s, &t));
+    CHECK_OK(t->ops->agree(t, SL_OK));
+    const double start_s = sl_clock_s();
+    for (int i = 0; i < N; i++) {
+        out[i] = (unsigned char)(i + t->rank);
+        CHECK_OK(t->ops->recv(t, previous_of(t), SL_CHANNEL_HIDDEN, &in[i], 1, &got[i]));
+        CHECK_OK(t->ops->send(t, next_of(t), SL_CHANNEL_HIDDEN, &out[i], 1, &sent[i]));
+    }
+    int done = 1;
+    CHECK_OK(t->ops->test(t, got[0], &done));
+    CHECK_THAT(!done || sl_clock_s() - start_s >= delay_s, "came without delay");
+    for (int i = 0; i < N; i++) {
+        if (i > 0 || !done) CHECK_OK(t->ops->wait(t, got[i]));
+        CHECK_OK(t->ops->wait(t, sent[i]));
+        CHECK(in[i] == (unsigned char)(i + previous_of(t)));
+    }
+    const double took_s = sl_clock_s() - start_s;
+    CHECK_THAT(took_s >= 0.9 * delay_s && took_s < N / 2 * delay_s, "took %.3f s", took_s);
+    CHECK_FAILS(t->ops->wait(t, got[0]), SL_ERR_ARG, "ticket");
+    CHECK_OK(t->ops->agree(t, SL_OK));
+    sl_transport_close(t);
+}
+
 static void ranks_of_one_host_are_numbered(const sl_mpi_info *info) {
     /* The test runs on one host. */
     CHECK(info->local_rank == info->rank);
@@ -341,14 +374,17 @@ int main(int argc, char **argv) {
     CHECK_FAILS(sl_mpi_open(&argc, &argv, &info), SL_ERR_ARG, "already");
     ranks_of_one_host_are_numbered(&info);
 
-    sl_transport *t, *split;
+    sl_transport *t, *split, *late;
     CHECK_OK(sl_transport_open_mpi(&t));
     CHECK_OK(sl_transport_open_mpi_pieces(SMALL_PIECE, &split));
+    CHECK_OK(sl_transport_open_mpi(&late));
+    CHECK_OK(sl_transport_open_delayed(late, 0.002, &late));
     CHECK(t->rank == info.rank && t->n_ranks == info.n_ranks);
     ten_thousand_messages_reuse_their_places(t);
     a_done_ticket_is_not_taken_for_a_later_one(t);
-    for (int i = 0; i < 2; i++) {
-        sl_transport *each = i ? split : t;
+    sl_transport *const all[] = {t, split, late};
+    for (int i = 0; i < 3; i++) {
+        sl_transport *each = all[i];
         ring_keeps_order_on_every_channel(each, 1000);
         recv_message_without_wait_gives_nothing_when_there_is_nothing(each);
         unknown_lengths_arrive_whole_and_in_order(each);
@@ -356,6 +392,7 @@ int main(int argc, char **argv) {
         all_ranks_reach_all(each);
         min_broadcast_and_gather_collect(each);
     }
+    delayed_messages_are_late_at_once();
     agree_gives_all_ranks_the_failing_ranks_words(t);
     agree_names_the_lowest_of_several(t);
     agree_cuts_a_message_that_is_too_long(t);
@@ -368,8 +405,10 @@ int main(int argc, char **argv) {
     close_does_not_wait_for_messages_that_never_come();
     CHECK_OK(t->ops->agree(t, SL_OK));
 
+    sl_transport_close(late);
     sl_transport_close(split);
     sl_transport_close(t);
+    sl_mpi_info_free(&info);
     sl_mpi_close();
     sl_mpi_close(); /* nothing more to do */
     return 0;

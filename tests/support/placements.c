@@ -95,11 +95,29 @@ static sl_policy policy_of(const placement *p, sl_dtype weights, sl_dtype cache,
 }
 
 /* Prompts of 1, 12, 23, ... tokens: shorter and longer than a page, in one chunk and in several. */
-static sl_status submit(sl_engine *e, int vocab, intptr_t i) {
-    int32_t prompt[80];
+static int distinct_prompt(int vocab, intptr_t i, int32_t *prompt) {
     const int n = 1 + 11 * (int)i;
     for (int j = 0; j < n; j++)
         prompt[j] = (int32_t)(sl_rng_at((uint64_t)i, (uint64_t)j) % (uint64_t)vocab);
+    return n;
+}
+
+/* The beginning of one text and tokens of its own: the same prompt twice, whole pages in common and
+ * a part of the next, whole pages alone, less than a page, nothing. */
+static int common_prompt(int vocab, intptr_t i, int32_t *prompt) {
+    static const int common[PLACEMENT_REQUESTS] = {70, 70, 45, 64, 20, 70, 0};
+    static const int own[PLACEMENT_REQUESTS] = {0, 0, 12, 7, 3, 10, 40};
+    const int n = common[i] + own[i];
+    for (int j = 0; j < n; j++)
+        prompt[j] =
+            (int32_t)(sl_rng_at(j < common[i] ? 99 : (uint64_t)i, (uint64_t)j) % (uint64_t)vocab);
+    return n;
+}
+
+static sl_status submit(sl_engine *e, int vocab, const placement_parts *parts, intptr_t i) {
+    int32_t prompt[96];
+    const int n =
+        parts->common ? common_prompt(vocab, i, prompt) : distinct_prompt(vocab, i, prompt);
     const sl_engine_request r = {.prompt = prompt,
                                  .n_prompt = n,
                                  .max_tokens = PLACEMENT_TOKENS,
@@ -110,9 +128,10 @@ static sl_status submit(sl_engine *e, int vocab, intptr_t i) {
     return sl_engine_submit(e, &r, &id);
 }
 
-static sl_status drive(sl_engine *e, int vocab, placement_outcome *out) {
+static sl_status drive(sl_engine *e, int vocab, const placement_parts *parts,
+                       placement_outcome *out) {
     int n_answers = 0;
-    for (intptr_t i = 0; i < PLACEMENT_REQUESTS; i++) SL_TRY(submit(e, vocab, i));
+    for (intptr_t i = 0; i < PLACEMENT_REQUESTS; i++) SL_TRY(submit(e, vocab, parts, i));
     sl_engine_finish(e);
     for (int done = 0; !done;) {
         SL_TRY(sl_engine_step(e, &done));
@@ -151,12 +170,13 @@ sl_status placement_run(const char *model, const placement *p, sl_dtype weights,
     sl_engine *e = NULL;
     sl_backend *be = NULL;
     sl_policy policy = policy_of(p, weights, cache, disk_dir, has_device);
+    policy.no_sharing = parts->no_sharing;
     snprintf(path, sizeof path, "%s/golden/models/%s", SL_TESTS_DIR, model);
     SL_GO(parts->open(&be, &policy.host_attention));
     SL_GO(sl_source_open(path, 0, &source));
     SL_GO(sl_transport_open_loopback(&t));
     SL_GO(sl_engine_open(source, be, t, &policy, NULL, &e));
-    SL_GO(drive(e, sl_source_config(source)->vocab, out));
+    SL_GO(drive(e, sl_source_config(source)->vocab, parts, out));
     sl_engine_get_stats(e, &out->stats);
     SL_GO(check_stats(&out->stats, &policy));
 

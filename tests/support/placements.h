@@ -36,12 +36,14 @@ typedef struct {
 /* How a test gets what computes; closed by the run. */
 typedef struct {
     sl_status (*open)(sl_backend **backend_out, sl_host_attention **host_out);
+    int common;     /* 1: prompts that begin in the same way, instead of distinct ones */
+    int no_sharing; /* 1: computed for each of them */
 } placement_parts;
 
 /* Everything in the computing tier, with these precisions. */
 placement placement_all_in_one(int on_device);
 
-/* Runs distinct, ragged prompts; checks that the steady state allocated nothing, that all pages
+/* Runs ragged prompts; checks that the steady state allocated nothing, that all pages
  * came back and that no tier exceeded its budget.  has_device 0: the gpu's shares go to the cpu.
  * Errors: the engine's, or SL_ERR_ARG naming what does not hold. */
 sl_status placement_run(const char *model, const placement *p, sl_dtype weights, sl_dtype cache,

@@ -14,6 +14,7 @@
 
 #include "cpu/cpu_backend.h"
 #include "cpu/cpu_host_attention.h"
+#include "store/kv_format.h"
 #include "support/placements.h"
 
 /* Both attend in float32; only the order of sums differs.  Where keys and values are packed to 4
@@ -119,20 +120,63 @@ static void every_placement(const placement_parts *parts, int has_device) {
 
 static void every_placement_on_the_host_gives_the_same_tokens(void **state) {
     (void)state;
-    const placement_parts parts = {open_host};
+    const placement_parts parts = {.open = open_host};
     every_placement(&parts, 0);
 }
 
 static void every_placement_beside_a_device_gives_the_same_tokens(void **state) {
     (void)state;
-    const placement_parts parts = {open_stand_in};
+    const placement_parts parts = {.open = open_stand_in};
     every_placement(&parts, 1);
+}
+
+/* The same prompts with their common beginning computed once and computed for each. */
+static void sharing_changes_nothing(sl_status (*open)(sl_backend **, sl_host_attention **),
+                                    int has_device) {
+    const placement_parts shared = {open, 1, 0}, alone = {open, 1, 1};
+    int n_compared = 0, n_all = 0;
+    uint64_t n_shared = 0;
+    placement_drift drift = {0};
+    for (int i = 0; i < n_placements; i++) {
+        const int m = i % N_MODELS;
+        const sl_dtype *precision = placement_precisions[i % N_PLACEMENT_PRECISIONS];
+        const placement one = placement_all_in_one(has_device);
+        placement_outcome expected, found;
+        if (placement_run(models[m], &one, precision[0], precision[1], NULL, &alone, has_device,
+                          &expected) != SL_OK ||
+            placement_run(models[m], &placements[i], precision[0], precision[1], disk_dir, &shared,
+                          has_device, &found) != SL_OK)
+            fail_msg("%s: %s", placements[i].name, sl_error_message());
+        assert_int_equal(expected.stats.n_shared_tokens, 0);
+        assert_true(found.stats.n_shared_tokens >= 2 * SL_PAGE_TOKENS);
+        n_shared += found.stats.n_shared_tokens;
+        const int n = placement_compare(placements[i].name, &found, &expected,
+                                        tolerance_of(precision[1]), &drift);
+        if (n < 0) fail();
+        n_compared += n;
+        n_all += PLACEMENT_REQUESTS * PLACEMENT_TOKENS;
+    }
+    printf("%d tokens shared; log-probabilities differ by up to %g\n", (int)n_shared,
+           (double)drift.largest);
+    assert_true(n_compared > n_all * 9 / 10);
+}
+
+static void sharing_on_the_host_changes_nothing(void **state) {
+    (void)state;
+    sharing_changes_nothing(open_host, 0);
+}
+
+static void sharing_beside_a_device_changes_nothing(void **state) {
+    (void)state;
+    sharing_changes_nothing(open_stand_in, 1);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_placement_on_the_host_gives_the_same_tokens),
         cmocka_unit_test(every_placement_beside_a_device_gives_the_same_tokens),
+        cmocka_unit_test(sharing_on_the_host_changes_nothing),
+        cmocka_unit_test(sharing_beside_a_device_changes_nothing),
     };
     return cmocka_run_group_tests_name("placements", tests, make_dir, remove_dir);
 }

@@ -58,7 +58,7 @@ static sl_status open_rounding(sl_backend **be, sl_host_attention **host) {
     return SL_OK;
 }
 
-static const placement_parts rounding = {open_rounding};
+static const placement_parts rounding = {.open = open_rounding};
 
 static void run(const char *model, const sl_dtype *precision, placement_outcome *out) {
     const placement alone = placement_all_in_one(0);

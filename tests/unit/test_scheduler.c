@@ -35,11 +35,25 @@ typedef struct {
     unsigned char *home;
     int32_t (*seen)[MAX_CONTEXT]; /* [n_slots] tokens by position, as appended */
     int *n_seen;
+    int32_t (*kept)[SL_PAGE_TOKENS]; /* [n_kept] tokens that a kept page holds */
+    int *writer, *writer_page;       /* [n_kept] who computes it; -1: nobody any more */
+    int *n_computed, *n_kept_tokens; /* [n_kept] */
+    int n_shared;
 } fake_rank;
 
 static void open_rank(fake_rank *r, const sl_scheduler_options *o) {
     const int n_slots = o->micro_batch * o->num_micro_batches * o->n_block_slots;
-    r->limits = (sl_block_limits){n_slots, o->num_micro_batches, o->max_rows, VOCAB, MAX_CONTEXT};
+    int n_kept = 0;
+    for (int t = 0; t < SL_TIER_COUNT; t++) n_kept += o->n_pages[t];
+    r->limits =
+        (sl_block_limits){n_slots, o->num_micro_batches, o->max_rows, VOCAB, MAX_CONTEXT, n_kept};
+    r->n_shared = 0;
+    r->kept = calloc((size_t)n_kept, sizeof *r->kept);
+    r->writer = calloc((size_t)n_kept, sizeof *r->writer);
+    r->writer_page = calloc((size_t)n_kept, sizeof *r->writer_page);
+    r->n_computed = calloc((size_t)n_kept, sizeof *r->n_computed);
+    r->n_kept_tokens = calloc((size_t)n_kept, sizeof *r->n_kept_tokens);
+    for (int k = 0; k < n_kept; k++) r->writer[k] = -1;
     assert_int_equal(sl_tier_open_cpu(64 << 20, &r->tier), SL_OK);
     r->home = calloc((size_t)n_slots, 1);
     for (int i = 0; i < n_slots; i++) r->home[i] = o->seats ? o->seats[i].home : SL_TIER_GPU;
@@ -56,6 +70,8 @@ static void open_rank(fake_rank *r, const sl_scheduler_options *o) {
     memcpy(kv.n_pages, o->n_pages, sizeof kv.n_pages);
     assert_int_equal(sl_kv_open(&kv, &r->kv), SL_OK);
     assert_int_equal(sl_slots_open(n_slots, MAX_CONTEXT, 1, &r->slots), SL_OK);
+    assert_int_equal(sl_slots_open_kept(&r->slots, n_kept), SL_OK);
+    assert_int_equal(sl_kv_n_kept_max(r->kv), n_kept);
     r->seen = calloc((size_t)n_slots, sizeof *r->seen);
     r->n_seen = calloc((size_t)n_slots, sizeof *r->n_seen);
 }
@@ -67,24 +83,77 @@ static void close_rank(fake_rank *r) {
     free(r->home);
     free(r->seen);
     free(r->n_seen);
+    free(r->kept);
+    free(r->writer);
+    free(r->writer_page);
+    free(r->n_computed);
+    free(r->n_kept_tokens);
 }
 
 static void apply_ops(fake_rank *r, const sl_block *b) {
     for (int i = 0; i < b->n_ops; i++) {
         const sl_block_op *op = &b->op[i];
         int32_t from, to;
-        assert_int_equal(sl_slots_apply(&r->slots, op), SL_OK);
-        if (op->kind == SL_OP_ADMIT) r->n_seen[op->slot] = 0;
-        if (op->kind == SL_OP_RELEASE) sl_kv_release(r->kv, op->slot);
-        if (op->kind == SL_OP_FORK) {
-            assert_int_equal(sl_kv_fork(r->kv, op->from, op->slot, op->n_tokens, &from, &to),
-                             SL_OK);
-            assert_int_equal(r->n_seen[op->from], op->n_from);
-            assert_true(op->n_from >= op->n_tokens);
-            memcpy(r->seen[op->slot], r->seen[op->from], sizeof r->seen[0]);
-            r->n_seen[op->slot] = op->n_tokens;
+        int n_held;
+        int32_t *seen = r->seen[op->slot];
+        (void)sl_kv_pages(r->kv, op->slot, &n_held);
+        assert_int_equal(sl_slots_apply(&r->slots, op, n_held * SL_PAGE_TOKENS), SL_OK);
+        switch (op->kind) {
+        case SL_OP_ADMIT:
+            assert_int_equal(n_held, 0);
+            r->n_seen[op->slot] = 0;
+            break;
+        case SL_OP_SHARE:
+            assert_int_equal(sl_kv_share(r->kv, op->slot, op->kept), SL_OK);
+            assert_int_equal(r->n_computed[op->kept], SL_PAGE_TOKENS);
+            memcpy(seen + r->n_seen[op->slot], r->kept[op->kept], sizeof r->kept[0]);
+            r->n_seen[op->slot] += SL_PAGE_TOKENS;
+            r->n_shared += SL_PAGE_TOKENS;
+            break;
+        case SL_OP_COPY:
+            assert_int_equal(sl_kv_copy(r->kv, op->slot, op->kept, &from, &to), SL_OK);
+            assert_true(r->n_computed[op->kept] >= op->n_tokens);
+            memcpy(seen + r->n_seen[op->slot], r->kept[op->kept],
+                   (size_t)op->n_tokens * sizeof seen[0]);
+            r->n_seen[op->slot] += op->n_tokens;
+            r->n_shared += op->n_tokens;
+            break;
+        case SL_OP_RESERVE:
+            assert_int_equal(sl_kv_extend(r->kv, op->slot, op->n_tokens), SL_OK);
+            break;
+        case SL_OP_KEEP:
+            assert_int_equal(sl_kv_keep(r->kv, op->slot, op->page, op->kept), SL_OK);
+            assert_true(op->page * SL_PAGE_TOKENS + op->n_tokens <= MAX_CONTEXT);
+            r->writer[op->kept] = op->slot;
+            r->writer_page[op->kept] = op->page;
+            /* It may begin with what was copied. */
+            r->n_computed[op->kept] = r->n_seen[op->slot] - op->page * SL_PAGE_TOKENS;
+            if (r->n_computed[op->kept] < 0) r->n_computed[op->kept] = 0;
+            memcpy(r->kept[op->kept], seen + op->page * SL_PAGE_TOKENS, sizeof r->kept[0]);
+            r->n_kept_tokens[op->kept] = op->n_tokens;
+            break;
+        case SL_OP_DROP:
+            assert_int_equal(sl_kv_drop(r->kv, op->kept), SL_OK);
+            r->writer[op->kept] = -1;
+            break;
+        case SL_OP_RELEASE:
+            sl_kv_release(r->kv, op->slot);
+            for (int k = 0; k < r->limits.n_kept; k++)
+                if (r->writer[k] == op->slot) r->writer[k] = -1;
+            break;
         }
-        if (op->n_reserve) assert_int_equal(sl_kv_extend(r->kv, op->slot, op->n_reserve), SL_OK);
+    }
+}
+
+/* A kept page holds what its writer has computed, and no more than was said. */
+static void note_row(fake_rank *r, int slot, int position, int32_t token) {
+    for (int k = 0; k < r->limits.n_kept; k++) {
+        if (r->writer[k] != slot || r->writer_page[k] != position / SL_PAGE_TOKENS) continue;
+        const int at = position % SL_PAGE_TOKENS;
+        if (at >= r->n_kept_tokens[k]) continue;
+        assert_int_equal(r->n_computed[k], at);
+        r->kept[k][at] = token;
+        r->n_computed[k] = at + 1;
     }
 }
 
@@ -106,15 +175,19 @@ static void compute(fake_rank *r, const sl_buffer *message, sl_block_result *res
         assert_int_equal(sl_slots_note(&r->slots, s, token), SL_OK);
         assert_int_equal(sl_kv_extend(r->kv, s->slot, s->position0 + s->n_rows), SL_OK);
         for (int row = 0; row < s->n_rows; row++) {
+            note_row(r, s->slot, s->position0 + row, token[row]);
             r->seen[s->slot][r->n_seen[s->slot]++] = token[row];
             if (row == s->n_rows - 1 ? !s->want_last : !s->score) continue;
             const sl_choice_ask ask = sl_slots_ask(&r->slots, s, row, token);
+            assert_memory_equal(ask.prompt, r->seen[s->slot],
+                                (size_t)r->n_seen[s->slot] * sizeof(int32_t));
             sl_choice *c = &result->choice[result->n_choices++];
             memset(c, 0, sizeof *c);
             c->id = ask.target >= 0
                         ? ask.target
                         : next_token(ask.sampling->key, r->seen[s->slot], r->n_seen[s->slot]);
             c->logprob = -(float)r->n_seen[s->slot];
+            if (ask.sampling->n_logprobs > 0) c->n_top = ask.sampling->n_logprobs;
         }
     }
     sl_block_free(&b);
@@ -127,14 +200,25 @@ typedef struct {
     int n_done, cancelled;
 } test_request;
 
+/* Prompts that begin in the same way: a random part of one of a few texts, and more or nothing. */
+static int common_beginning(sl_rng *rng, int32_t *prompt) {
+    const uint64_t text = sl_rng_below(rng, 3);
+    const int n = (int)sl_rng_below(rng, 130);
+    for (int i = 0; i < n; i++) prompt[i] = (int32_t)(sl_rng_at(900 + text, (uint64_t)i) % VOCAB);
+    return n;
+}
+
 static void make_request(test_request *t, sl_rng *rng, int number) {
     memset(t, 0, sizeof *t);
-    t->ask.n_prompt = 1 + (int)sl_rng_below(rng, 100);
-    for (int i = 0; i < t->ask.n_prompt; i++) t->prompt[i] = (int32_t)sl_rng_below(rng, VOCAB);
+    if (sl_rng_below(rng, 3) > 0) t->ask.n_prompt = common_beginning(rng, t->prompt);
+    const int more =
+        t->ask.n_prompt > 0 && sl_rng_below(rng, 3) == 0 ? 0 : 1 + (int)sl_rng_below(rng, 70);
+    for (int i = 0; i < more; i++) t->prompt[t->ask.n_prompt++] = (int32_t)sl_rng_below(rng, VOCAB);
     t->ask.prompt = t->prompt;
     t->ask.max_tokens = (int)sl_rng_below(rng, 40);
     t->ask.n = sl_rng_below(rng, 4) == 0 ? 1 + (int)sl_rng_below(rng, 6) : 1;
     t->ask.echo_logprobs = sl_rng_below(rng, 3) == 0;
+    t->ask.sampling.n_logprobs = (int)sl_rng_below(rng, 3) - 1;
     t->ask.sampling.key = (uint64_t)number;
     t->ask.user = t;
     if (sl_rng_below(rng, 2)) {
@@ -159,6 +243,8 @@ static void check_result(const sl_engine_result *res) {
     for (int i = 1; t->ask.echo_logprobs && i < t->ask.n_prompt && !t->cancelled; i++) {
         assert_int_equal(res->prompt_scores[i].id, t->prompt[i]);
         assert_true(res->prompt_scores[i].logprob == -(float)i);
+        assert_int_equal(res->prompt_scores[i].n_top,
+                         t->ask.sampling.n_logprobs > 0 ? t->ask.sampling.n_logprobs : 0);
     }
     for (int c = 0; c < res->n_choices; c++) {
         memcpy(token, t->prompt, sizeof t->prompt);
@@ -190,8 +276,9 @@ static void cancel_some(sl_scheduler *sched, test_request *request, int n_submit
     sl_scheduler_cancel(sched, t->id);
 }
 
-/* Runs `n` random requests through a pipeline in which results come back `lag` blocks late. */
-static void run_all(const sl_scheduler_options *o, int n, int lag, uint64_t seed, int cancels) {
+/* Runs `n` random requests through a pipeline in which results come back `lag` blocks late.
+ * Returns the prompt tokens that were shared. */
+static int run_all(const sl_scheduler_options *o, int n, int lag, uint64_t seed, int cancels) {
     sl_rng rng = {seed, 0};
     sl_scheduler *sched = NULL;
     fake_rank rank;
@@ -234,12 +321,16 @@ static void run_all(const sl_scheduler_options *o, int n, int lag, uint64_t seed
     }
     assert_int_equal(sl_scheduler_n_running(sched), 0);
     assert_int_equal(sl_scheduler_n_queued(sched), 0);
+    assert_int_equal(sl_scheduler_shared_tokens(sched), rank.n_shared);
+    if (o->no_sharing) assert_int_equal(rank.n_shared, 0);
+    const int n_shared = rank.n_shared;
     for (size_t i = 0; i < 16; i++) sl_block_result_free(&waiting[i]);
     sl_block_free(&block);
     sl_buffer_free(&message);
     free(request);
     sl_scheduler_close(sched);
     close_rank(&rank);
+    return n_shared;
 }
 
 static void random_requests_get_what_they_would_get_alone(void **state) {
@@ -251,6 +342,7 @@ static void random_requests_get_what_they_would_get_alone(void **state) {
         {.micro_batch = 8, .num_micro_batches = 1, .max_rows = 64, .n_block_slots = 1},
         {.micro_batch = 3, .num_micro_batches = 5, .max_rows = 33, .n_block_slots = 8},
     };
+    int n_shared = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         for (int tight = 0; tight < 2; tight++) {
             sl_scheduler_options o = shapes[i];
@@ -261,20 +353,26 @@ static void random_requests_get_what_they_would_get_alone(void **state) {
             const int n_pages =
                 tight ? MAX_CONTEXT / SL_PAGE_TOKENS + 1 : seats * MAX_CONTEXT / SL_PAGE_TOKENS;
             o.n_pages[SL_TIER_GPU] = n_pages;
-            run_all(&o, 150, o.n_block_slots - 1, 100 + i, 0);
-            run_all(&o, 150, o.n_block_slots - 1, 200 + i, 1);
-            /* The same with homes mixed in every micro-batch. */
+            /* With homes mixed in every micro-batch, and without. */
             const sl_shares shares = {{.3, .4, .3}};
             sl_seat *home = calloc((size_t)seats, sizeof *home);
             sl_seats_assign(&shares, .5, o.micro_batch, o.num_micro_batches * o.n_block_slots,
                             home);
-            o.seats = home;
-            for (int t = 0; t < SL_TIER_COUNT; t++) o.n_pages[t] = n_pages;
-            run_all(&o, 150, o.n_block_slots - 1, 100 + i, 0);
-            run_all(&o, 150, o.n_block_slots - 1, 200 + i, 1);
+            for (int mixed = 0; mixed < 2; mixed++) {
+                o.seats = mixed ? home : NULL;
+                for (int t = 0; mixed && t < SL_TIER_COUNT; t++) o.n_pages[t] = n_pages;
+                for (int mode = 0; mode < 4; mode++) {
+                    o.no_sharing = mode & 1;
+                    o.two_phase = mode >> 1;
+                    const int n = run_all(&o, 150, o.n_block_slots - 1, 100 + i, 0);
+                    if (!o.no_sharing && !tight) n_shared += n;
+                    run_all(&o, 150, o.n_block_slots - 1, 200 + i, 1);
+                }
+            }
             free(home);
         }
     }
+    assert_true(n_shared > 50000); /* of about 200,000 */
 }
 
 static void impossible_requests_are_refused_by_themselves(void **state) {
@@ -310,7 +408,7 @@ static void impossible_requests_are_refused_by_themselves(void **state) {
 
 static void block_messages_cut_short_or_changed_are_refused_or_harmless(void **state) {
     (void)state;
-    const sl_block_limits limits = {8, 4, 16, VOCAB, MAX_CONTEXT};
+    const sl_block_limits limits = {8, 4, 16, VOCAB, MAX_CONTEXT, 4};
     const sl_logit_bias bias[3] = {{1, 2.f}, {3, 4.f}, {5, 6.f}};
     sl_block b = {0}, copy = {0};
     sl_buffer message = {0};
