@@ -93,6 +93,7 @@ void sl_setup_close(sl_setup *setup, sl_status outcome) {
     sl_backend_close(setup->backend);
     sl_tokenizer_close(setup->tokenizer);
     sl_source_close(setup->source);
+    free(setup->ranks);
     sl_watch_close(setup->watch, outcome);
     *setup = (sl_setup){0};
 }
@@ -303,7 +304,7 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     }
     SL_TRY(sl_engine_open(setup->source, setup->backend, setup->transport, &setup->policy, on_token,
                           &setup->engine));
-    SL_TRY(sl_setup_agree(setup, sl_setup_predict(setup)));
+    SL_TRY(sl_setup_predict(setup));
     sl_source_close(setup->source);
     setup->source = NULL;
     if (setup->trace) SL_TRY(sl_trace_start(setup->trace));

@@ -356,8 +356,15 @@ sl_status sl_partition_search(const sl_partition_ask *ask, sl_partition_found *o
     sl_status st = SL_OK;
     memset(out, 0, sizeof *out);
     const int n_kinds = find_kinds(ask, MOST_KINDS, kind);
-    for (int k = 0; k < n_kinds; k++)
+    const int all = sl_source_config(ask->problem->source)->n_layers;
+    for (int k = 0; k < n_kinds; k++) {
+        const int whole = all - (ask->may_idle ? 0 : n - 1), middle = (even + whole) / 2;
         SL_GO(try_kind(ask, kind[k], ask->layers ? ask->layers[kind[k]] : even, layers, out));
+        /* A block that leaves room for more layers on the machine that computes them best. */
+        if (ask->layers || n == 1) continue;
+        if (middle > even) SL_GO(try_kind(ask, kind[k], middle, layers, out));
+        if (whole > middle && n_kinds <= 2) SL_GO(try_kind(ask, kind[k], whole, layers, out));
+    }
     /* Once more with as many layers as they got, which may want another block. */
     for (int k = 0; k < n_kinds; k++) most[k] = out->layers[kind[k]];
     for (int k = 0; k < n_kinds && out->is_feasible && !ask->layers; k++)
