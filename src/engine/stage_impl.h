@@ -121,6 +121,7 @@ struct sl_stage {
     int n_work;
     sl_event *epoch; /* the device's clock: recorded when a sweep begins, at epoch_s */
     double epoch_s;
+    int epoch_is_done;
     sl_stage_rows *mb; /* [num_micro_batches] */
     int n_sets;
     void **hidden[SL_STAGE_SETS];        /* [num_micro_batches] rows, where it is computed */

@@ -413,6 +413,11 @@ static sl_status poll_work(sl_stage *s, const sl_task *task, sl_ticket ticket, i
         end_s = sl_clock_s();
     } else {
         SL_TRY(s->device->is_done(s->opt.backend, work_of(s, task)->end, done_out));
+        /* Where ranks share a device, a copy may be over before computation's stream has its turn.
+         */
+        if (*done_out && !s->epoch_is_done)
+            SL_TRY(s->device->is_done(s->opt.backend, s->epoch, &s->epoch_is_done));
+        *done_out = *done_out && s->epoch_is_done;
         return *done_out ? account_device(s, task) : SL_OK;
     }
     if (*done_out) account(s, task, begin_s, end_s);
@@ -463,5 +468,6 @@ sl_status sl_stage_begin_sweep(sl_stage *s) {
     if (!s->device) return SL_OK;
     if (!s->epoch) SL_TRY(s->device->event_open(s->opt.backend, &s->epoch));
     s->epoch_s = sl_clock_s();
+    s->epoch_is_done = 0;
     return s->device->record(s->opt.backend, SL_STREAM_COMPUTE, s->epoch);
 }

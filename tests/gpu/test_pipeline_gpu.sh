@@ -47,11 +47,11 @@ run() {
     shift 3
     [ "$ranks" = 1 ] || start=(mpirun --oversubscribe --bind-to none -n "$ranks")
     if ! timeout 300 "${start[@]}" "$sluice" run --model "dummy:$PWD/config.json" \
-        --input requests.jsonl --output "$output" --max-context 256 --seed 3 --gpu-mem 700MiB \
+        --input requests.jsonl --output "$output" --max-context 256 --seed 3 --gpu-mem 1400MiB \
         --cpu-mem 2GiB --micro-batch 6 --num-micro-batches 2 --blocks-in-flight 4 --max-rows 64 \
         --metrics-json metrics.json --quiet "$@" >log 2>&1 </dev/null; then
         echo "FAILED: $ranks ranks, $*: "
-        tail -n 5 log
+        grep -h "sluice: " log | tail -n 3
         failures=$((failures + 1))
         return
     fi
@@ -83,7 +83,7 @@ refuses() { # TEXT COMMAND...
     shift
     if "$@" >log 2>&1 </dev/null || ! grep -qF -- "$text" log; then
         echo "FAILED: no \"$text\": $*"
-        tail -n 5 log
+        grep -h "sluice: " log | tail -n 3
         failures=$((failures + 1))
     fi
 }
@@ -111,7 +111,7 @@ alike one.jsonl one-below.jsonl
     alike one.jsonl shared-travels.jsonl
     if ! "$sluice" version | grep -q 'nccl.*not built in'; then
         refuses "ranks 0 and 1 share a GPU" mpirun --oversubscribe --bind-to none -n 2 "$sluice" \
-            bench --model "dummy:$PWD/config.json" --gpu-mem 700MiB --transport nccl
+            bench --model "dummy:$PWD/config.json" --gpu-mem 1400MiB --transport nccl
     fi
     exit "$failures"
 )
