@@ -81,7 +81,7 @@ static void put_link(const sl_chart *c, const sl_report *r, int rank, int q, dou
 
 static void put_links(sl_html *h, const sl_report *r, int n, double least, double most) {
     static const sl_chart_key keys[] = {{"blue", "reached while busy"},
-                                        {"mark", "measured on this machine"}};
+                                        {"mark", "the profile of this machine"}};
     const double height = n * (ROW + ROW_GAP);
     sl_chart c = sl_report_html_chart(h, KEYS, height);
     double top = KEYS;

@@ -11,16 +11,7 @@
 
 #include "job/api.h"
 #include "job/chunk.h"
-
-/* A tokenizer of single bytes; made once. */
-static const char tokenizer_json[] =
-    "{\"version\": \"1.0\", \"added_tokens\": [{\"id\": 4, \"content\": \"<|im_end|>\", "
-    "\"special\": true, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
-    "\"normalized\": false}], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\", "
-    "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}, "
-    "\"post_processor\": null, \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, "
-    "\"trim_offsets\": true, \"use_regex\": true}, \"model\": {\"type\": \"BPE\", \"vocab\": "
-    "{\"a\": 0, \"b\": 1, \"s\": 2, \"u\": 3}, \"merges\": []}}";
+#include "tiny_tokenizer.h"
 
 static void require(int condition, const char *what, const char *text) {
     if (condition) return;
@@ -93,9 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static sl_tokenizer *tokenizer;
     if (size < 2) return 0;
     if (!tokenizer)
-        require(sl_tokenizer_open_json(tokenizer_json, sizeof tokenizer_json - 1, NULL, 0, "fuzz",
-                                       &tokenizer) == SL_OK,
-                "tokenizer", sl_error_message());
+        require(tiny_tokenizer_open(&tokenizer) == SL_OK, "tokenizer", sl_error_message());
     sl_api api;
     sl_api_init(tokenizer, &api);
     api.model_name = api.model_path = "m";
