@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "commands.h"
+#include "expect.h"
 #include "job/job.h"
 #include "run_key.h"
 #include "setup.h"
@@ -291,12 +292,26 @@ static sl_status report_run(sl_setup *setup, const sl_job_counts *counts, double
     return sl_setup_agree(setup, st);
 }
 
-/* How many requests a plan has to expect, where the input says so. */
-static void expect_lines(const run_files *files, sl_workload *workload) {
-    const int64_t most = 1 << 30;
-    if (!files->resume || files->n_lines < 0) return;
-    const int64_t left = files->n_lines - (int64_t)sl_resume_n_written(files->resume);
-    workload->n_prompts = (int)(left < 1 ? 1 : left < most ? left : most);
+typedef struct {
+    const run_options *o;
+    const run_files *files;
+} run_input;
+
+/* What the input says of the job, where it is a file. */
+static sl_status expect(const void *user, const sl_setup *setup, sl_workload *workload) {
+    const run_input *in = user;
+    const run_files *f = in->files;
+    if (!f->resume || f->n_lines < 1) return SL_OK;
+    const int positions = setup->config.max_positions, wanted = in->o->setup.max_context;
+    const sl_expect_ask ask = {.input = in->o->input,
+                               .n_lines = f->n_lines,
+                               .n_left = f->n_lines - (int64_t)sl_resume_n_written(f->resume),
+                               .format = (sl_job_format)in->o->format,
+                               .defaults = &in->o->defaults,
+                               .tokenizer = setup->tokenizer,
+                               .max_context =
+                                   wanted > 0 && wanted < positions ? wanted : positions};
+    return sl_expect_from_file(&ask, workload);
 }
 
 static sl_status run(const sl_launch *launch, const void *options) {
@@ -313,7 +328,9 @@ static sl_status run(const sl_launch *launch, const void *options) {
     SL_GO(find_what_is_left(&setup, o, &files, &left));
     const uint64_t n_refused_before = is_first ? sl_resume_n_refused(files.resume) : 0;
     if (left) {
-        expect_lines(&files, &setup.workload);
+        const run_input input = {o, &files};
+        setup.expect = expect;
+        setup.expect_user = &input;
         SL_GO(sl_setup_open(&setup, 1, sl_job_on_token));
         /* They end the job early; what is finished is kept. */
         sl_signals_catch(0, launch->is_mpi ? 0 : (int)SL_SETUP_PATIENCE_S);

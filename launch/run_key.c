@@ -68,6 +68,7 @@ static sl_status add_all(sl_job_key *key, const sl_run_key_parts *parts) {
     SL_TRY(add_int(key, "--max-context", o->max_context));
     SL_TRY(sl_job_key_add(key, "--weights", "%s", sl_setup_weights[o->weights]));
     SL_TRY(sl_job_key_add(key, "--cache", "%s", sl_setup_caches[o->cache]));
+    if (o->quality) SL_TRY(sl_job_key_add(key, "--quality", "%s", sl_setup_qualities[o->quality]));
     return add_real(key, "--attn-sparsity", o->attn_sparsity);
 }
 

@@ -24,8 +24,9 @@
 #include "simulate.h"
 
 const char *const sl_setup_wishes[] = {"auto", "always", "never", NULL};
-const char *const sl_setup_weights[] = {"stored", "f32", "f16", "q8", "q4", NULL};
-const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", NULL};
+const char *const sl_setup_qualities[] = {"f16", "q8", "q4", NULL};
+const char *const sl_setup_weights[] = {"stored", "f32", "f16", "q8", "q4", "auto", NULL};
+const char *const sl_setup_caches[] = {"f16", "f32", "q8", "q4", "auto", NULL};
 const char *const sl_setup_backends[] = {"auto", "cpu", "cuda", "sim", NULL};
 const char *const sl_setup_transports[] = {"auto", "mpi", "nccl", NULL};
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
@@ -282,8 +283,12 @@ static sl_status open_watchers(sl_setup *setup) {
 
 sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token) {
     const double start_s = sl_clock_s();
-    SL_TRY(sl_setup_agree(setup, open_source(setup, with_tokenizer)));
+    sl_status st = open_source(setup, with_tokenizer);
+    SL_TRY(sl_setup_agree(setup, st));
     SL_TRY(check_same_model(setup));
+    if (setup->expect && sl_launch_is_first(setup->launch))
+        st = setup->expect(setup->expect_user, setup, &setup->workload);
+    SL_TRY(sl_setup_agree(setup, st));
     setup->n_threads = setup->options->n_threads;
     if (setup->launch->simulated) setup->n_threads = setup->launch->simulated->profile->n_threads;
     if (setup->n_threads == 0)
@@ -294,7 +299,7 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
 
     SL_TRY(sl_setup_open_wire(setup));
     SL_TRY(sl_setup_choose_policy(setup));
-    sl_status st = open_backend(setup);
+    st = open_backend(setup);
     if (st == SL_OK) st = open_host_attention(setup);
     if (st == SL_OK) st = open_watchers(setup);
     SL_TRY(sl_setup_agree(setup, st));

@@ -44,7 +44,9 @@ typedef struct {
     double attn_sparsity;
     int no_overlap, no_sharing, two_phase;
     const char *policy_path, *profile_path;
-    int plan; /* sl_setup_wish */
+    int plan;    /* sl_setup_wish */
+    int quality; /* index into sl_setup_qualities */
+    double max_latency_s;
     const char *metrics_path, *report_path, *trace_path;
     double timeout_s; /* silence after which a rank counts as lost */
     int quiet;
@@ -56,13 +58,15 @@ typedef struct {
 /* Whether the policy is planned where the options leave it open. */
 typedef enum { SL_SETUP_PLAN_AUTO, SL_SETUP_PLAN_ALWAYS, SL_SETUP_PLAN_NEVER } sl_setup_wish;
 
-extern const char *const sl_setup_wishes[]; /* "auto", "always", "never" */
+extern const char *const sl_setup_wishes[];    /* "auto", "always", "never" */
+extern const char *const sl_setup_qualities[]; /* "f16", "q8", "q4" */
+
 /* Together with what launchers take of their own, the end comes within ten seconds. */
 #define SL_SETUP_TIMEOUT_S  5.0
 #define SL_SETUP_PATIENCE_S 6.0
 
-extern const char *const sl_setup_weights[];    /* "stored", "f32", "f16", "q8", "q4" */
-extern const char *const sl_setup_caches[];     /* "f16", "f32", "q8", "q4" */
+extern const char *const sl_setup_weights[];    /* "stored", "f32", "f16", "q8", "q4", "auto" */
+extern const char *const sl_setup_caches[];     /* "f16", "f32", "q8", "q4", "auto" */
 extern const char *const sl_setup_backends[];   /* "auto", "cpu", "cuda", "sim" */
 extern const char *const sl_setup_transports[]; /* "auto", "mpi", "nccl" */
 
@@ -114,6 +118,18 @@ extern const char *const sl_setup_transports[]; /* "auto", "mpi", "nccl" */
          0,                                                                                        \
          0,                                                                                        \
          sl_setup_wishes,                                                                          \
+         NULL},                                                                                    \
+        {"max-latency",                                                                            \
+         0,                                                                                        \
+         SL_OPTION_REAL,                                                                           \
+         &(o).max_latency_s,                                                                       \
+         "SECONDS",                                                                                \
+         "Longest time that a plan may let pass from a request's start to its end, waiting in "    \
+         "the "                                                                                    \
+         "queue apart. Default: any.",                                                             \
+         1e-3,                                                                                     \
+         1e9,                                                                                      \
+         NULL,                                                                                     \
          NULL},                                                                                    \
         {"micro-batch",                                                                            \
          0,                                                                                        \
@@ -169,9 +185,10 @@ extern const char *const sl_setup_transports[]; /* "auto", "mpi", "nccl" */
          0,                                                                                        \
          SL_OPTION_CHOICE,                                                                         \
          &(o).weights,                                                                             \
-         "stored|f32|f16|q8|q4",                                                                   \
+         "stored|f32|f16|q8|q4|auto",                                                              \
          "Precision of the matrices, converted while they are read; stored keeps that of the "     \
-         "checkpoint, q8 and q4 are groups of 64 with a step and a minimum. Default stored.",      \
+         "checkpoint, q8 and q4 are groups of 64 with a step and a minimum, auto is the "          \
+         "plan's choice. Default stored.",                                                         \
          0,                                                                                        \
          0,                                                                                        \
          sl_setup_weights,                                                                         \
@@ -180,11 +197,21 @@ extern const char *const sl_setup_transports[]; /* "auto", "mpi", "nccl" */
          0,                                                                                        \
          SL_OPTION_CHOICE,                                                                         \
          &(o).cache,                                                                               \
-         "f16|f32|q8|q4",                                                                          \
+         "f16|f32|q8|q4|auto",                                                                     \
          "Precision of the keys and values that are kept; q8 and q4 as above. Default f16.",       \
          0,                                                                                        \
          0,                                                                                        \
          sl_setup_caches,                                                                          \
+         NULL},                                                                                    \
+        {"quality",                                                                                \
+         0,                                                                                        \
+         SL_OPTION_CHOICE,                                                                         \
+         &(o).quality,                                                                             \
+         "f16|q8|q4",                                                                              \
+         "Lowest precision that a plan may choose where weights or cache are auto. Default f16.",  \
+         0,                                                                                        \
+         0,                                                                                        \
+         sl_setup_qualities,                                                                       \
          NULL},                                                                                    \
         {"cpu-mem",                                                                                \
          0,                                                                                        \
@@ -459,7 +486,7 @@ typedef struct {
 } sl_setup_rank;
 
 /* What a run needs; all handles start as NULL. */
-typedef struct {
+typedef struct sl_setup {
     const sl_launch *launch;
     const sl_setup_options *options;
     sl_transport *transport;
@@ -468,6 +495,9 @@ typedef struct {
     sl_source *source;       /* closed once the engine is open */
     sl_model_config config;  /* copy of the source's */
     sl_tokenizer *tokenizer; /* first rank only, if wanted and the model has one */
+    /* First rank, may be NULL: says what to expect of the job, once the model is known. */
+    sl_status (*expect)(const void *user, const struct sl_setup *setup, sl_workload *workload);
+    const void *expect_user;
     sl_backend *backend;
     sl_host_attention *host_attention; /* beside a device */
     sl_trace *trace;                   /* NULL: none was asked for */

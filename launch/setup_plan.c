@@ -15,8 +15,8 @@
 #include "setup_wire.h"
 #include "simulate.h"
 
-enum { WEIGHTS_STORED, WEIGHTS_F32, WEIGHTS_F16 };
-enum { CACHE_F16, CACHE_F32 };
+enum { WEIGHTS_STORED, WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_AUTO = 5 };
+enum { CACHE_F16, CACHE_F32, CACHE_AUTO = 4 };
 
 /* ---- the job and what computes it ---- */
 
@@ -74,9 +74,13 @@ static sl_workload find_workload(const sl_setup *setup) {
 static int find_precisions(const sl_setup *setup, int is_cuda, sl_planner_ask *ask) {
     const sl_setup_options *o = setup->options;
     if (o->weights == WEIGHTS_F32 || o->cache == CACHE_F32) return 0;
-    ask->weights = o->weights == WEIGHTS_STORED ? 1 : o->weights - WEIGHTS_F16 + 1;
+    ask->weights = o->weights == WEIGHTS_STORED ? 1
+                   : o->weights == WEIGHTS_AUTO ? 0
+                                                : o->weights - WEIGHTS_F16 + 1;
     ask->keeps_stored = o->weights == WEIGHTS_STORED && !is_cuda;
-    ask->cache = o->cache == CACHE_F16 ? 1 : o->cache - CACHE_F32 + 1;
+    ask->cache = o->cache == CACHE_F16 ? 1 : o->cache == CACHE_AUTO ? 0 : o->cache - CACHE_F32 + 1;
+    ask->quality = o->quality;
+    ask->max_request_s = o->max_latency_s;
     return 1;
 }
 

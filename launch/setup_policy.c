@@ -13,6 +13,7 @@ static const sl_dtype weights_dtypes[] = {SL_DTYPE_AS_STORED, SL_DTYPE_F32, SL_D
 static const sl_dtype cache_dtypes[] = {SL_DTYPE_F16, SL_DTYPE_F32, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 
 enum { WEIGHTS_STORED = 0, CACHE_F16 = 0 }; /* unless they are given */
+enum { WEIGHTS_AUTO = 5, CACHE_AUTO = 4 };  /* as stored and f16, where nothing is planned */
 enum { ALL_ON_CPU = 100 };                  /* --cpu-attention unless it is given */
 
 /* ---- options ---- */
@@ -50,8 +51,9 @@ static sl_status apply_options(const sl_setup *setup, sl_policy *p) {
     if (o->max_rows) p->max_rows = o->max_rows;
     if (o->blocks_in_flight) p->blocks_in_flight = o->blocks_in_flight;
     if (o->max_context) p->max_context = o->max_context;
-    if (o->weights != WEIGHTS_STORED) p->weights_dtype = weights_dtypes[o->weights];
-    if (o->cache != CACHE_F16) p->cache_dtype = cache_dtypes[o->cache];
+    if (o->weights != WEIGHTS_STORED && o->weights != WEIGHTS_AUTO)
+        p->weights_dtype = weights_dtypes[o->weights];
+    if (o->cache != CACHE_F16 && o->cache != CACHE_AUTO) p->cache_dtype = cache_dtypes[o->cache];
     if (o->cpu_attention != ALL_ON_CPU) p->host_attends = o->cpu_attention / 100.0;
     return read_placement(o, p);
 }
@@ -100,8 +102,16 @@ static sl_status decide(sl_setup *setup, const sl_policy *budgets, sl_policy *ou
     const sl_setup_options *o = setup->options;
     const int is_first = sl_transport_is_first(setup->transport);
     const int is_asked = o->profile_path || o->plan == SL_SETUP_PLAN_ALWAYS ||
-                         (o->cluster.n && !setup->launch->simulated);
+                         o->max_latency_s > 0 || (o->cluster.n && !setup->launch->simulated);
     int is_simple = 0;
+    if (o->max_latency_s > 0 &&
+        (o->policy_path || o->plan == SL_SETUP_PLAN_NEVER || has_decisions(o)))
+        return SL_FAIL(SL_ERR_ARG, "--max-latency bounds what is planned, but other options decide "
+                                   "it; use sluice plan --max-latency --save FILE and --policy "
+                                   "FILE");
+    if (o->quality > 0 && o->weights != WEIGHTS_AUTO && o->cache != CACHE_AUTO)
+        return SL_FAIL(SL_ERR_ARG, "--quality is for --weights auto or --cache auto, and neither "
+                                   "is given");
     if (o->profile_path && (o->plan == SL_SETUP_PLAN_NEVER || has_decisions(o)))
         return SL_FAIL(SL_ERR_ARG,
                        "--profile asks for a plan, but other options decide a part of it; use "

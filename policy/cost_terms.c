@@ -249,7 +249,7 @@ static void make_phase(const maker *whole, int phase) {
     memset(t, 0, sizeof *t);
     if (load->n_sweeps <= 0) return;
     /* The last prompts fill block after block. */
-    const double n_working = load->n_active / load->n_sweeps * k->out->turns.n_batches;
+    const double n_working = fmin(1, load->n_active / load->n_sweeps) * k->out->turns.n_batches;
     t->n_blocks = fmin(k->out->n_blocks, fmax(1, ceil(n_working / k->out->n_batches - 1e-9)));
     k->batches = t->n_batches = n_working / t->n_blocks;
     t->n_sweeps = load->n_sweeps * t->n_blocks;

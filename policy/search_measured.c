@@ -66,7 +66,8 @@ static int is_useful(const sl_plan_problem *q, const sl_plan_shape *s) {
     const long pages = (long)s->micro_batch * sl_kv_pages_for(context);
     if (s->max_rows < s->micro_batch || (q->has_device && pages > MOST_PAGES)) return 0;
     if (q->max_rows == 0 && s->max_rows > MOST_ROWS) return 0;
-    if (q->max_rows == 0 && s->max_rows / 4 >= (double)s->micro_batch * longest_prompt(q->workload))
+    if (q->max_rows == 0 && s->max_rows > row_counts[0] &&
+        s->max_rows / 4 >= (double)s->micro_batch * longest_prompt(q->workload))
         return 0;
     const long seats = (long)s->micro_batch * s->num_micro_batches * blocks;
     if (q->micro_batch == 0 && s->micro_batch > 1 && seats > n_prompts &&

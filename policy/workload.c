@@ -47,6 +47,7 @@ typedef struct {
     int least_free;          /* all seats before are taken */
     int freed;               /* first of the seats that are free from the next sweep on, chained */
     int n_decoding, n_seated;
+    double begun_rows, begun_tokens; /* of prompts that have a seat or had one; to be generated */
     double taken[SL_SEAT_PARTS], decoding[SL_SEAT_PARTS];
     double decode_tokens; /* that the decoding rows see in this sweep */
     double most_tokens;   /* that all rows of a sweep could see */
@@ -78,8 +79,10 @@ static void admit(turn_state *t) {
     leave_seats(t);
     while (t->n_seated < t->micro_batch && t->n_waiting > 0) {
         while (t->is_taken[t->least_free]) t->least_free++;
-        const int seat = t->least_free;
-        t->prompt[(t->first + t->n_prompts++) % t->micro_batch] = (prompt){next_kind(t), seat};
+        const int seat = t->least_free, kind = next_kind(t);
+        t->prompt[(t->first + t->n_prompts++) % t->micro_batch] = (prompt){kind, seat};
+        t->begun_rows += t->w->bin[kind].prompt_len;
+        t->begun_tokens += t->w->bin[kind].gen_len;
         t->is_taken[seat] = 1;
         t->taken[sl_seat_part(seat, t->micro_batch)]++;
         t->n_seated++;
@@ -138,8 +141,18 @@ static void add_load(sl_sweep_load *to, const sl_sweep_load *from, double times)
     for (size_t i = 0; i < sizeof *to / sizeof *x; i++) x[i] += y[i] * times;
 }
 
+/* As the engine's scheduler has it: where more sequences wait, prompts come in as fast as sequences
+ * end. */
+static int rows_at_most(const turn_state *t) {
+    if (t->w->unpaced || t->n_waiting < t->micro_batch / 2 || t->begun_tokens < 1)
+        return t->max_rows;
+    const double rows = (t->begun_rows / t->begun_tokens + 1) * t->n_seated;
+    const int least = t->max_rows / 4;
+    return rows > t->max_rows ? t->max_rows : rows < least ? least : (int)rows;
+}
+
 static void compute(turn_state *t, sl_sweep_load *load) {
-    int room = t->max_rows - t->n_decoding, n_new = 0;
+    int room = rows_at_most(t) - t->n_decoding, n_new = 0;
     double new_tokens = 0;
     *load = (sl_sweep_load){.n_sweeps = 1,
                             .n_active = 1,

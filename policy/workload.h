@@ -20,7 +20,8 @@ typedef struct {
 
 typedef struct {
     int n_prompts;
-    int n_bins; /* 1 where all are alike */
+    int n_bins;  /* 1 where all are alike */
+    int unpaced; /* 1: prompts come in as fast as rows allow, not as fast as sequences end */
     sl_workload_bin bin[SL_WORKLOAD_MAX_BINS];
 } sl_workload;
 

@@ -233,6 +233,32 @@ says err "--save"
 expect 0 "$sluice" bench "${two[@]}" --backend sim --weights q4 --cache q4 -q
 holds 'p["ranks"][0]["end_layer"] > 30 and abs(p["plan"]["tokens_per_s"] / p["total_tokens_per_s"] - 1) < 0.1'
 
+# ---- a run that plans for its input ----
+
+# 50 of 60 tokens and 150 of 400 on average: the plan is for them, and not for 512 tokens each.
+python3 - <<'P' >ragged.jsonl
+import json
+
+for i in range(200):
+    n = 60 if i % 4 == 0 else 400 + i % 7
+    print(json.dumps({"prompt": [5 + (i * 131 + j * 7) % 1000 for j in range(n)],
+                      "max_tokens": 8 if i % 2 else 40, "ignore_eos": True}))
+P
+g16=("$sluice" run --model dummy:opt-30b --backend sim --cluster "$source/cluster/g16.json"
+    --input ragged.jsonl --max-context 512 --overwrite)
+expect 0 "${g16[@]}" --output auto.jsonl --weights auto --cache auto --quality q4
+says err "200 requests of 317 + 24 tokens"
+says err "Q4G64 weights, Q4G64 cache"
+expect 0 "${g16[@]}" --output f16.jsonl --weights auto --cache auto
+says err "F16 weights, F16 cache"
+expect 1 "${g16[@]}" --output late.jsonl --weights q4 --cache q4 --max-latency 0.01
+says err "no block answers a request within 0.01 s"
+expect 0 "${g16[@]}" --output soon.jsonl --weights q4 --cache q4 --max-latency 5
+expect 2 "${g16[@]}" --output no.jsonl --quality q4
+says err "--weights auto or --cache auto"
+expect 2 "${g16[@]}" --output no.jsonl --max-latency 5 --micro-batch 4
+says err "--max-latency bounds what is planned"
+
 # ---- wrong usage ----
 
 expect 2 "$sluice" plan

@@ -190,7 +190,7 @@ fail:
 }
 
 float placement_tolerance(sl_dtype cache) {
-    if (cache == SL_DTYPE_Q4G64) return 0.4f;
+    if (cache == SL_DTYPE_Q4G64) return 0.5f;
     return cache == SL_DTYPE_Q8G64 ? 0.1f : 0.025f;
 }
 

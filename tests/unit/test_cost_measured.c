@@ -31,7 +31,8 @@ static sl_cost_problem problem_of(const sl_model_config *c, const sl_profile *m,
 static sl_cost cost_on(const sl_profile *m, const measured_job *j, const sl_policy *p) {
     sl_model_config c;
     sl_cost cost;
-    const sl_workload w = sl_workload_uniform(512, 32, j->n_prompts);
+    sl_workload w = sl_workload_uniform(512, 32, j->n_prompts);
+    w.unpaced = 1; /* as they ran */
     assert_int_equal(measured_config(j, &c), SL_OK);
     const sl_cost_problem problem = problem_of(&c, m, &w);
     if (sl_cost_measured(&problem, p, &cost) != SL_OK) fail_msg("%s", sl_error_message());
