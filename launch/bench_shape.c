@@ -94,16 +94,21 @@ void sl_bench_shape_pad(sl_bench_shape *s) {
 
 /* ---- lengths and tokens ---- */
 
+/* Scenarios of a file have nothing in common. */
+static uint64_t seed_of(const sl_bench_shape *s, uint64_t seed) {
+    return s->name[0] ? sl_rng_at(seed, sl_rng_hash(s->name)) : seed;
+}
+
 /* Evenly drawn around a mean, as far to both sides as the bounds allow. */
 static int draw(uint64_t key, int i, int mean, int least, int most) {
     if (mean == 0) return most;
     const int spread = mean - least < most - mean ? mean - least : most - mean;
     sl_rng rng = {.key = sl_rng_at(key, (uint64_t)i)};
-    return spread <= 0 ? mean
-                       : mean - spread + (int)sl_rng_below(&rng, 2 * (uint64_t)spread + 1);
+    return spread <= 0 ? mean : mean - spread + (int)sl_rng_below(&rng, 2 * (uint64_t)spread + 1);
 }
 
-int sl_bench_prompt(const sl_bench_shape *s, uint64_t seed, int vocab, int i, int32_t *ids) {
+int sl_bench_prompt(const sl_bench_shape *s, uint64_t base, int vocab, int i, int32_t *ids) {
+    const uint64_t seed = seed_of(s, base);
     sl_rng rng = {.key = sl_rng_at(seed, (uint64_t)i)};
     const int common = common_len(s);
     int n = draw(sl_rng_at(seed, UINT64_MAX - KEY_LENGTH), i, s->mean_prompt, common + 1,
@@ -119,5 +124,5 @@ int sl_bench_prompt(const sl_bench_shape *s, uint64_t seed, int vocab, int i, in
 }
 
 int sl_bench_gen(const sl_bench_shape *s, uint64_t seed, int i) {
-    return draw(sl_rng_at(seed, UINT64_MAX - KEY_GEN), i, s->mean_gen, 1, s->gen_len);
+    return draw(sl_rng_at(seed_of(s, seed), UINT64_MAX - KEY_GEN), i, s->mean_gen, 1, s->gen_len);
 }

@@ -14,7 +14,7 @@ enum { SL_BENCH_NAME = 64, SL_BENCH_SHAPES = 64 };
 
 typedef struct {
     char name[SL_BENCH_NAME];
-    int prompt_len, gen_len; /* longest */
+    int prompt_len, gen_len;   /* longest */
     int mean_prompt, mean_gen; /* 0: all are as long as the longest */
     int n_prompts;
     int ragged;         /* 1: prompts of 1 to prompt_len tokens */

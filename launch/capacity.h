@@ -11,11 +11,12 @@
 #include "commands.h"
 #include "engine/transport.h"
 
-/* The processors of this rank, divided among the ranks of its host that may run on any of the same
- * ones.  The first rank notes on standard error, unless quiet, when mpirun bound it to less than
- * there is.  Collective. */
-sl_status sl_capacity_threads(const sl_launch *launch, sl_transport *transport, int quiet,
-                              int *out);
+/* The processors of this rank.  Where the launcher let all ranks of a host run on the same ones,
+ * they are divided, and this thread is bound to its part (cores.h).  The first rank notes on
+ * standard error, unless quiet, when mpirun bound it to less than there is.  Collective. gpu_node
+ * NUMA node of the rank's GPU, -1: none, or unknown */
+sl_status sl_capacity_threads(const sl_launch *launch, sl_transport *transport, int gpu_node,
+                              int quiet, int *out);
 
 /* 80 % of the host memory that is available, divided among the ranks of the host. */
 sl_status sl_capacity_cpu(const sl_launch *launch, size_t *out);
@@ -30,6 +31,9 @@ typedef struct {
 } sl_capacity_gpu;
 
 sl_capacity_gpu sl_capacity_gpu_of(const sl_launch *launch, int n_devices);
+
+/* The NUMA node of it; -1: none, or not known. */
+int sl_capacity_gpu_node(const sl_launch *launch, int without_gpu);
 
 /* 90 % of what is free of it, divided among those. */
 size_t sl_capacity_gpu_bytes(const sl_capacity_gpu *gpu, size_t free_bytes);

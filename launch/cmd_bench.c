@@ -214,7 +214,8 @@ static sl_status drive(const bench_options *o, const sl_setup *setup, sl_report 
         int done = 0;
         snprintf(message, sizeof message, "%s", st == SL_OK ? "" : sl_error_message());
         if (st != SL_OK) sl_engine_stop(setup->engine);
-        while (!done && stepped == SL_OK) stepped = sl_pace_step(&report->pace, setup->engine, &done);
+        while (!done && stepped == SL_OK)
+            stepped = sl_pace_step(&report->pace, setup->engine, &done);
         *engine_failed_out = stepped != SL_OK;
         st = stepped != SL_OK ? stepped : st == SL_OK ? SL_OK : sl_fail_text(st, message);
     }
@@ -247,9 +248,8 @@ static sl_status bench(const sl_launch *launch, const void *options) {
     sl_engine_stats *ranks = NULL;
     int engine_failed = 0;
     const int is_first = sl_launch_is_first(launch);
-    sl_report report = {.program = "bench",
-                        .prompt_len = o->shape.prompt_len,
-                        .gen_len = o->shape.gen_len};
+    sl_report report = {
+        .program = "bench", .prompt_len = o->shape.prompt_len, .gen_len = o->shape.gen_len};
 
     SL_TRY(sl_setup_begin(launch, &o->setup, &setup));
     SL_GO(sl_setup_open(&setup, 0, on_token));
@@ -290,7 +290,8 @@ sl_status sl_cmd_bench(const sl_launch *launch, int argc, char **argv, int first
         if (shapes[i].prompt_len + shapes[i].gen_len > context)
             context = shapes[i].prompt_len + shapes[i].gen_len;
     if (o.setup.max_context == 0 && !o.setup.policy_path) o.setup.max_context = context;
-    o.setup.expected_prompt_len = shapes[0].mean_prompt ? shapes[0].mean_prompt : shapes[0].prompt_len;
+    o.setup.expected_prompt_len =
+        shapes[0].mean_prompt ? shapes[0].mean_prompt : shapes[0].prompt_len;
     o.setup.expected_gen_len = shapes[0].mean_gen ? shapes[0].mean_gen : shapes[0].gen_len;
     o.setup.expected_prompts = shapes[0].n_prompts;
     return sl_simulate_or_run(launch, &o.setup, bench, &o);

@@ -81,7 +81,8 @@ static sl_status check_together(const plan_options *o) {
                                    "--cost-model flexgen");
     if (o->cost_model == FLEXGEN && o->with_measured)
         return SL_FAIL(SL_ERR_ARG,
-                       "--profile, --num-prompts, --ranks, --max-rows, --max-context, --weights, "
+                       "--profile, --cluster, --may-idle, --num-prompts, --ranks, --max-rows, "
+                       "--max-context, --weights, "
                        "--cache, --quality, --max-latency and --save go with --cost-model "
                        "measured");
     if (o->cost_model == MEASURED &&
@@ -113,9 +114,17 @@ static sl_status parse_options(const sl_launch *launch, int argc, char **argv, i
          "The machine, as sluice profile wrote it (measured). Default: this machine, measured now "
          "unless it was before.",
          0, 0, NULL, &o->with_measured},
-        {"ranks", 0, SL_OPTION_INT, &o->measured.ask.n_ranks, "N",
-         "Ranks of a pipeline of such machines (measured). Default 1.", 1, 4096, NULL,
+        {"cluster", 0, SL_OPTION_TEXTS, &o->measured.cluster, "FILE",
+         "The same for a pipeline (measured): given several times the machines of the first rank, "
+         "the second, ...; where they differ, each gets layers for what it can do.",
+         0, 0, NULL, &o->with_measured},
+        {"may-idle", 0, SL_OPTION_FLAG, &o->measured.may_idle, NULL,
+         "Machines of --cluster that only do harm may be left out (measured).", 0, 0, NULL,
          &o->with_measured},
+        {"ranks", 0, SL_OPTION_INT, &o->measured.ask.n_ranks, "N",
+         "Ranks of a pipeline; the last --cluster stands for those that have none of their own "
+         "(measured). Default: as many as --cluster is given, else 1.",
+         1, 4096, NULL, &o->with_measured},
 
         {"", 0, SL_OPTION_FLAG, NULL, NULL, "Memory:", 0, 0, NULL, NULL},
         {"gpu-mem", 0, SL_OPTION_BYTES, &o->mem_bytes[SL_TIER_GPU], "SIZE",
@@ -272,10 +281,8 @@ static sl_status plan_flexgen(plan_options *o, uint64_t *n_refused_out) {
 
 sl_status sl_cmd_plan(const sl_launch *launch, int argc, char **argv, int first,
                       uint64_t *n_refused_out) {
-    plan_options o = {.prompt_len = 512,
-                      .gen_len = 32,
-                      .alpha = 0.8,
-                      .measured = {.n_prompts = 1000, .ask = {.n_ranks = 1}}};
+    plan_options o = {
+        .prompt_len = 512, .gen_len = 32, .alpha = 0.8, .measured = {.n_prompts = 1000}};
     int help = 0;
     SL_TRY(parse_options(launch, argc, argv, first, &o, &help));
     if (help || !sl_launch_is_first(launch)) return SL_OK;

@@ -50,9 +50,10 @@ static const char epilogue[] =
     "line; move it along with the output, and remove it when the job is done. Input, model, seed,\n"
     "precisions and defaults must be the same; ranks, threads, memory and placement need not. "
     "Input\n"
-    "and output must be files. A signal ends the run after the tokens that are being computed; "
-    "the\n"
-    "requests under way are computed again later. A second signal ends it at once.\n"
+    "and output must be files. A signal ends the run after the tokens that are being computed, or\n"
+    "after six seconds; the requests under way are computed again later. A second signal ends it "
+    "at\n"
+    "once.\n"
     "\n"
     "Exit status: 0 all lines are answered, 3 some lines got an error result, 2 wrong usage,\n"
     "1 the run failed or was stopped.\n";
@@ -314,7 +315,8 @@ static sl_status run(const sl_launch *launch, const void *options) {
     if (left) {
         expect_lines(&files, &setup.workload);
         SL_GO(sl_setup_open(&setup, 1, sl_job_on_token));
-        sl_signals_catch(0); /* they end the job early; what is finished is kept */
+        /* They end the job early; what is finished is kept. */
+        sl_signals_catch(0, launch->is_mpi ? 0 : (int)SL_SETUP_PATIENCE_S);
         const double start_s = sl_clock_s();
         if (is_first) {
             st = answer(o, &setup, &files, &counts);

@@ -233,7 +233,7 @@ static sl_status serve(const sl_launch *launch, const serve_options *o) {
     /* Before the model is read: an address in use is said at once. */
     SL_GO(sl_setup_agree(&setup, is_first ? open_http(o, &api, &http) : SL_OK));
     SL_GO(sl_setup_open(&setup, 1, sl_service_on_token));
-    sl_signals_catch(1);
+    sl_signals_catch(1, 0);
 
     const double start_s = sl_clock_s();
     if (is_first) {

@@ -131,6 +131,7 @@ int main(int argc, char **argv) {
     }
     sl_mpi_info_free(&launch.info);
     if (launch.is_mpi) sl_mpi_close();
+    alarm(0);
     sl_undertaker_dismiss(&undertaker);
     return status;
 }

@@ -35,6 +35,9 @@ static void print_head(const sl_plan_measured_answer *a, FILE *stream) {
             "--num-micro-batches %d --max-rows %d\n",
             p->micro_batch, p->num_micro_batches, p->max_rows, p->micro_batch, p->num_micro_batches,
             p->max_rows);
+    if (q->n_ranks > 1)
+        fprintf(stream, "             %d blocks in flight on %d ranks: --blocks-in-flight %d\n",
+                p->blocks_in_flight, q->n_ranks, p->blocks_in_flight);
     fprintf(stream, "precision    --weights %s --cache %s\n", precision_name(p->weights_dtype),
             precision_name(p->cache_dtype));
     fprintf(stream, "predicted    %.1f tokens/s, at most %.1f if nothing waited\n",

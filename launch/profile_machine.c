@@ -105,7 +105,10 @@ sl_status sl_machine_find(const sl_profile_ask *ask, sl_machine *out) {
     sl_machine m = {.n_threads = ask->n_threads};
     SL_TRY(find_hosts(ask, &m));
     if (m.n_threads == 0)
-        SL_TRY(sl_capacity_threads(ask->launch, ask->transport, ask->quiet, &m.n_threads));
+        SL_TRY(sl_capacity_threads(
+            ask->launch, ask->transport,
+            sl_capacity_gpu_node(ask->launch, strcmp(sl_setup_backends[ask->backend], "cpu") == 0),
+            ask->quiet, &m.n_threads));
     sl_host_processor_name("", m.processor, sizeof m.processor);
     sl_status st = find_device(ask, &m);
     if (st == SL_OK) st = find_capacities(ask, &m);

@@ -1,6 +1,7 @@
 #include "setup.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,8 @@
 #include "engine/delayed.h"
 #include "job/html.h"
 #include "model/layout.h"
+#include "model/stamp.h"
+#include "ranks_table.h"
 #include "setup_plan.h"
 #include "setup_policy.h"
 #include "setup_wire.h"
@@ -90,6 +93,7 @@ void sl_setup_close(sl_setup *setup, sl_status outcome) {
     sl_backend_close(setup->backend);
     sl_tokenizer_close(setup->tokenizer);
     sl_source_close(setup->source);
+    free(setup->ranks);
     sl_watch_close(setup->watch, outcome);
     *setup = (sl_setup){0};
 }
@@ -180,6 +184,10 @@ static sl_status open_cuda(sl_setup *setup, int n_devices) {
     }
     SL_TRY(sl_cuda_backend_open(&cuda, &setup->backend));
     snprintf(setup->backend_name, sizeof setup->backend_name, "cuda (gpu %d)", gpu.device);
+    sl_cuda_identity identity;
+    SL_TRY(sl_cuda_identify(gpu.device, &identity));
+    snprintf(setup->device_name, sizeof setup->device_name, "gpu %d, %s, %s", gpu.device,
+             identity.name, identity.bus);
     return SL_OK;
 }
 #endif
@@ -230,6 +238,29 @@ static sl_status open_host_attention(sl_setup *setup) {
     return SL_OK;
 }
 
+/* Files may lie on each host's own disk: what they hold is compared by samples. */
+static sl_status check_same_model(const sl_setup *setup) {
+    struct {
+        uint64_t stamp;
+        int n_layers;
+    } mine, first;
+    sl_transport *t = setup->transport;
+    memset(&mine, 0, sizeof mine);
+    if (t->n_ranks == 1 || setup->launch->simulated) return SL_OK;
+    SL_TRY(sl_setup_agree(setup, sl_model_stamp(setup->options->model, &mine.stamp)));
+    mine.n_layers = setup->config.n_layers;
+    memcpy(&first, &mine, sizeof first);
+    SL_TRY(t->ops->broadcast(t, 0, &first, sizeof first));
+    sl_status st = SL_OK;
+    if (memcmp(&first, &mine, sizeof first) != 0)
+        st = SL_FAIL(
+            SL_ERR_ARG,
+            "--model %s is another checkpoint than the first rank's: fingerprint %016" PRIx64
+            " and %d layers here, %016" PRIx64 " and %d there",
+            setup->options->model, mine.stamp, mine.n_layers, first.stamp, first.n_layers);
+    return sl_setup_agree(setup, st);
+}
+
 static void on_span(void *user, const sl_span *span) {
     const sl_setup *setup = user;
     if (setup->trace) sl_trace_add(setup->trace, span);
@@ -252,11 +283,14 @@ static sl_status open_watchers(sl_setup *setup) {
 sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback on_token) {
     const double start_s = sl_clock_s();
     SL_TRY(sl_setup_agree(setup, open_source(setup, with_tokenizer)));
+    SL_TRY(check_same_model(setup));
     setup->n_threads = setup->options->n_threads;
     if (setup->launch->simulated) setup->n_threads = setup->launch->simulated->profile->n_threads;
     if (setup->n_threads == 0)
-        SL_TRY(sl_capacity_threads(setup->launch, setup->transport, setup->options->quiet,
-                                   &setup->n_threads));
+        SL_TRY(sl_capacity_threads(
+            setup->launch, setup->transport,
+            sl_capacity_gpu_node(setup->launch, setup->options->backend == BACKEND_CPU),
+            setup->options->quiet, &setup->n_threads));
 
     SL_TRY(sl_setup_open_wire(setup));
     SL_TRY(sl_setup_choose_policy(setup));
@@ -270,12 +304,14 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
     }
     SL_TRY(sl_engine_open(setup->source, setup->backend, setup->transport, &setup->policy, on_token,
                           &setup->engine));
-    SL_TRY(sl_setup_agree(setup, sl_setup_predict(setup)));
+    SL_TRY(sl_setup_predict(setup));
     sl_source_close(setup->source);
     setup->source = NULL;
     if (setup->trace) SL_TRY(sl_trace_start(setup->trace));
     if (setup->timeline) SL_TRY(sl_timeline_start(setup->timeline));
     setup->open_s = sl_clock_s() - start_s;
+    if (setup->transport->n_ranks > 1 && !setup->launch->simulated && !setup->options->quiet)
+        SL_TRY(sl_ranks_table_print(setup, stderr));
     return SL_OK;
 }
 

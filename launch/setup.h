@@ -18,6 +18,7 @@
 #include "model/source.h"
 #include "model/tokenizer.h"
 #include "options.h"
+#include "partition_measured.h"
 #include "profile.h"
 #include "watch.h"
 #include "workload.h"
@@ -451,6 +452,12 @@ extern const char *const sl_setup_transports[]; /* "auto", "mpi", "nccl" */
             NULL                                                                                   \
     }
 
+/* What the first rank knows of each of them. */
+typedef struct {
+    sl_profile profile;
+    double budget_bytes[SL_TIER_COUNT];
+} sl_setup_rank;
+
 /* What a run needs; all handles start as NULL. */
 typedef struct {
     const sl_launch *launch;
@@ -468,10 +475,15 @@ typedef struct {
     sl_report_links *links;            /* first rank, [n_ranks], of the report */
     sl_timeline_rank *timelines;       /* likewise */
     sl_engine *engine;
-    sl_policy policy;     /* as chosen */
-    sl_workload workload; /* what a plan expects; the command may set it before sl_setup_open() */
-    sl_profile profile;   /* of this rank's machine */
-    int has_profile;      /* 1: on all ranks */
+    char device_name[112]; /* of the GPU, with its place; "" without one */
+    sl_policy policy;      /* as chosen */
+    sl_workload workload;  /* what a plan expects; the command may set it before sl_setup_open() */
+    sl_profile profile;    /* of this rank's machine */
+    int has_profile;       /* 1: on all ranks */
+    sl_setup_rank *ranks;  /* [n_ranks] first rank, with a profile; owned */
+    int is_split;          /* 1: a plan gave layers and weights to unequal ranks */
+    int layers[SL_PARTITION_MAX_RANKS];
+    sl_shares weights[SL_PARTITION_MAX_RANKS];
     sl_report_plan predicted; /* first rank, with a profile; is_there 0: none */
     char backend_name[80];
     int n_threads;

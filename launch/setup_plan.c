@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "capacity.h"
@@ -229,9 +230,8 @@ static sl_status measure(sl_setup *setup, const sl_policy *budgets, int may_meas
     return SL_OK;
 }
 
-sl_status sl_setup_find_profile(sl_setup *setup, const sl_policy *budgets, int may_measure) {
+static sl_status find_own(sl_setup *setup, const sl_policy *budgets, int may_measure) {
     const char *path = file_of(setup);
-    if (setup->has_profile) return SL_OK;
     if (setup->launch->simulated) {
         setup->profile = *setup->launch->simulated->profile;
         setup->has_profile = 1;
@@ -243,27 +243,127 @@ sl_status sl_setup_find_profile(sl_setup *setup, const sl_policy *budgets, int m
     return SL_OK;
 }
 
+/* Collective.  The first rank gets to know all profiles and budgets. */
+static sl_status gather_ranks(sl_setup *setup, const sl_policy *budgets) {
+    const int n = setup->transport->n_ranks;
+    sl_setup_rank mine = {.profile = setup->profile}, *all = NULL;
+    device d = {0, 0};
+    sl_status st = find_device(setup, &d);
+    if (st == SL_OK && sl_transport_is_first(setup->transport)) {
+        all = calloc((size_t)n, sizeof *all);
+        if (!all) st = SL_FAIL(SL_ERR_NOMEM, "%d ranks: out of host memory", n);
+    }
+    SL_GO(sl_setup_agree(setup, st));
+    mine.budget_bytes[SL_TIER_GPU] = (double)d.bytes;
+    mine.budget_bytes[SL_TIER_CPU] = (double)budgets->cpu_budget_bytes;
+    mine.budget_bytes[SL_TIER_DISK] = budgets->disk_dir ? (double)budgets->disk_budget_bytes : 0;
+    SL_GO(setup->transport->ops->gather(setup->transport, &mine, sizeof mine, all));
+    setup->ranks = all;
+    return SL_OK;
+
+fail:
+    free(all);
+    return st;
+}
+
+sl_status sl_setup_find_profile(sl_setup *setup, const sl_policy *budgets, int may_measure) {
+    if (setup->has_profile) return SL_OK;
+    SL_TRY(find_own(setup, budgets, may_measure));
+    return setup->has_profile ? gather_ranks(setup, budgets) : SL_OK;
+}
+
 /* ---- planning ---- */
 
-static sl_status search(const sl_setup *setup, const sl_policy *budgets, sl_policy *out) {
-    const sl_workload workload = find_workload(setup);
+/* This rank has what its profile says. */
+static sl_status check_device(const sl_setup *setup) {
     const sl_profile *profile = &setup->profile;
     const char *path = file_of(setup);
     device d;
-    int can;
     SL_TRY(find_device(setup, &d));
     if ((d.bytes > 0) != (profile->device[0] != '\0'))
         return SL_FAIL(SL_ERR_ARG, "%s is the profile of a machine with %s, this one has %s",
                        path ? path : profile->name, profile->device[0] ? profile->device : "no GPU",
                        d.bytes > 0 ? "one" : "none");
-    const sl_planner_ask ask = ask_of(setup, budgets, d, profile, &workload, &can);
+    return SL_OK;
+}
+
+/* First rank.  Layers for ranks that differ. */
+static sl_status partition(sl_setup *setup, const sl_plan_problem *problem,
+                           const sl_profile *profiles, const double (*budgets)[SL_TIER_COUNT],
+                           sl_policy *out) {
+    const sl_partition_ask ask = {.problem = problem, .profile = profiles, .budget_bytes = budgets};
+    sl_partition_found *found = malloc(sizeof *found);
+    if (!found) return SL_FAIL(SL_ERR_NOMEM, "plan: out of host memory");
+    sl_status st = sl_partition_search(&ask, found);
+    if (st == SL_OK && !found->is_feasible)
+        st = SL_FAIL(SL_ERR_INFEASIBLE, "the model does not fit on these %d unequal ranks",
+                     problem->n_ranks);
+    if (st == SL_OK) {
+        *out = found->policy;
+        setup->is_split = 1;
+        memcpy(setup->layers, found->layers, sizeof setup->layers);
+        memcpy(setup->weights, found->weights, sizeof setup->weights);
+    }
+    free(found);
+    return st;
+}
+
+sl_status sl_setup_is_uneven(sl_setup *setup, const sl_policy *budgets, int *out) {
+    sl_transport *t = setup->transport;
+    sl_profile profiles[SL_PARTITION_MAX_RANKS];
+    double each[SL_PARTITION_MAX_RANKS][SL_TIER_COUNT];
+    const sl_plan_problem problem = {.n_ranks = t->n_ranks};
+    const sl_partition_ask ask = {.problem = &problem,
+                                  .profile = profiles,
+                                  .budget_bytes = (const double(*)[SL_TIER_COUNT])each};
+    *out = 0;
+    if (t->n_ranks == 1 || t->n_ranks > SL_PARTITION_MAX_RANKS) return SL_OK;
+    SL_TRY(sl_setup_find_profile(setup, budgets, 0));
+    for (int r = 0; setup->ranks && r < t->n_ranks; r++) {
+        profiles[r] = setup->ranks[r].profile;
+        memcpy(each[r], setup->ranks[r].budget_bytes, sizeof each[r]);
+    }
+    if (setup->ranks) *out = !sl_partition_is_even(&ask);
+    return t->ops->broadcast(t, 0, out, sizeof *out);
+}
+
+/* First rank. */
+static sl_status search(sl_setup *setup, const sl_policy *budgets, sl_policy *out) {
+    const int n = setup->transport->n_ranks;
+    const sl_workload workload = find_workload(setup);
+    sl_profile profiles[SL_PARTITION_MAX_RANKS];
+    double each[SL_PARTITION_MAX_RANKS][SL_TIER_COUNT];
+    device d;
+    int can;
+    SL_TRY(find_device(setup, &d));
+    sl_planner_ask ask = ask_of(setup, budgets, d, &setup->profile, &workload, &can);
     if (!can) return SL_FAIL(SL_ERR_ARG, "no plan for weights or cache in f32");
+    for (int r = 0; r < n && n <= SL_PARTITION_MAX_RANKS; r++) {
+        profiles[r] = setup->ranks[r].profile;
+        memcpy(each[r], setup->ranks[r].budget_bytes, sizeof each[r]);
+        if ((profiles[r].device[0] != '\0') != (d.bytes > 0))
+            return SL_FAIL(SL_ERR_ARG, "no plan for ranks with a GPU beside ranks without");
+    }
+    const sl_plan_problem problem = sl_planner_problem(&ask);
+    const sl_partition_ask together = {.problem = &problem,
+                                       .profile = profiles,
+                                       .budget_bytes = (const double(*)[SL_TIER_COUNT])each};
+    if (n > 1 && n <= SL_PARTITION_MAX_RANKS && !sl_partition_is_even(&together))
+        return partition(setup, &problem, profiles, together.budget_bytes, out);
+    for (int r = 1; r < n && n <= SL_PARTITION_MAX_RANKS; r++)
+        for (int t = 0; t < SL_TIER_COUNT; t++)
+            if (each[r][t] < (double)ask.cap_bytes[t]) ask.cap_bytes[t] = (size_t)each[r][t];
     return sl_search_default(&ask, out);
 }
 
-sl_status sl_setup_plan(const sl_setup *setup, const sl_policy *budgets, sl_policy *out) {
-    const int is_first = sl_transport_is_first(setup->transport);
-    return sl_setup_agree(setup, is_first ? search(setup, budgets, out) : SL_OK);
+sl_status sl_setup_plan(sl_setup *setup, const sl_policy *budgets, sl_policy *out) {
+    sl_transport *t = setup->transport;
+    SL_TRY(sl_setup_agree(setup, check_device(setup)));
+    const sl_status st = sl_transport_is_first(t) ? search(setup, budgets, out) : SL_OK;
+    SL_TRY(sl_setup_agree(setup, st));
+    SL_TRY(t->ops->broadcast(t, 0, &setup->is_split, sizeof setup->is_split));
+    SL_TRY(t->ops->broadcast(t, 0, setup->layers, sizeof setup->layers));
+    return t->ops->broadcast(t, 0, setup->weights, sizeof setup->weights);
 }
 
 /* ---- what is expected ---- */
@@ -307,24 +407,67 @@ static void fill_prediction(const sl_setup *setup, const sl_workload *w, const s
     *out = r;
 }
 
-sl_status sl_setup_predict(sl_setup *setup) {
-    if (!setup->has_profile || !sl_transport_is_first(setup->transport)) return SL_OK;
+/* Of each memory the most that any rank takes. */
+static sl_status find_peaks(const sl_setup *setup, const sl_plan_problem *whole,
+                            const sl_policy *policy, const sl_shares *weights, sl_footprint *out) {
+    memset(out, 0, sizeof *out);
+    for (int r = 0; r < whole->n_ranks; r++) {
+        sl_plan_problem q = *whole;
+        sl_policy p = *policy;
+        sl_footprint one;
+        memcpy(q.budget_bytes, setup->ranks[r].budget_bytes, sizeof q.budget_bytes);
+        q.is_one_rank = 1;
+        q.rank = r;
+        p.weights = weights[r];
+        SL_TRY(sl_plan_measure(&q, &p, policy->layers_per_rank[r], &one));
+        for (int t = 0; t < SL_TIER_COUNT; t++)
+            if (one.need_bytes[t] > out->need_bytes[t]) out->need_bytes[t] = one.need_bytes[t];
+    }
+    return SL_OK;
+}
+
+/* First rank.  Nothing is expected where a profile lacks a rate that the policy needs. */
+static void predict(sl_setup *setup, const sl_shares *weights) {
+    const int n = setup->transport->n_ranks;
     const sl_policy *policy = sl_engine_policy(setup->engine);
     const sl_workload workload = find_workload(setup);
+    sl_profile *profiles = calloc((size_t)n, sizeof *profiles);
     sl_cost cost;
     sl_footprint memory;
     device d;
     int can;
-    SL_TRY(find_device(setup, &d));
-    if ((d.bytes > 0) != (setup->profile.device[0] != '\0')) return SL_OK;
+    if (!profiles || find_device(setup, &d) != SL_OK) goto end;
+    if ((d.bytes > 0) != (setup->profile.device[0] != '\0')) goto end;
+    for (int r = 0; r < n; r++) profiles[r] = setup->ranks[r].profile;
     sl_planner_ask ask = ask_of(setup, &setup->policy, d, &setup->profile, &workload, &can);
     ask.max_context = policy->max_context;
-    const sl_plan_problem q = sl_planner_problem(&ask);
-    const sl_cost_problem problem = sl_plan_cost_problem(&q);
-    /* Nothing is expected where the profile lacks a rate that the policy needs. */
-    if (!can || sl_cost_measured(&problem, policy, &cost) != SL_OK ||
-        sl_plan_measure(&q, policy, 0, &memory) != SL_OK)
-        return SL_OK;
-    fill_prediction(setup, &workload, &cost, &memory, &setup->predicted);
-    return SL_OK;
+    sl_plan_problem q = sl_planner_problem(&ask);
+    q.layers_per_rank = policy->layers_per_rank;
+    sl_cost_problem problem = sl_plan_cost_problem(&q);
+    problem.profile_per_rank = profiles;
+    problem.weights_per_rank = weights;
+    if (can && sl_cost_measured(&problem, policy, &cost) == SL_OK &&
+        find_peaks(setup, &q, policy, weights, &memory) == SL_OK)
+        fill_prediction(setup, &workload, &cost, &memory, &setup->predicted);
+
+end:
+    free(profiles);
+}
+
+sl_status sl_setup_predict(sl_setup *setup) {
+    sl_transport *t = setup->transport;
+    sl_shares *weights = NULL;
+    sl_status st = SL_OK;
+    if (!setup->has_profile) return SL_OK;
+    if (sl_transport_is_first(t)) {
+        weights = calloc((size_t)t->n_ranks, sizeof *weights);
+        if (!weights) st = SL_FAIL(SL_ERR_NOMEM, "%d ranks: out of host memory", t->n_ranks);
+    }
+    SL_GO(sl_setup_agree(setup, st));
+    SL_GO(t->ops->gather(t, &sl_engine_policy(setup->engine)->weights, sizeof *weights, weights));
+    if (weights) predict(setup, weights);
+
+fail:
+    free(weights);
+    return st;
 }

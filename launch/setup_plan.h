@@ -20,12 +20,17 @@ sl_status sl_setup_plan_simple(const sl_setup *setup, const sl_policy *budgets, 
  * one. */
 sl_status sl_setup_find_profile(sl_setup *setup, const sl_policy *budgets, int may_measure);
 
-/* Searches for the fastest policy; with the profile.  *out is right on the first rank.
+/* Whether the ranks differ so much that they want a partition of their own; 0 where no profile is
+ * at hand.  The same on all ranks. */
+sl_status sl_setup_is_uneven(sl_setup *setup, const sl_policy *budgets, int *out);
+
+/* Searches for the fastest policy; with the profile.  *out is right on the first rank.  Where ranks
+ * are unequal, their layers and weights come out in *setup, on all of them.
  * Errors: SL_ERR_INFEASIBLE with what is lacking, SL_ERR_ARG (the profile is of another kind of
  * machine, precisions without a plan). */
-sl_status sl_setup_plan(const sl_setup *setup, const sl_policy *budgets, sl_policy *out);
+sl_status sl_setup_plan(sl_setup *setup, const sl_policy *budgets, sl_policy *out);
 
-/* Not collective.  With a profile and an open engine: what is expected of the job, into *setup. */
+/* With a profile and an open engine: what is expected of the job, into *setup. */
 sl_status sl_setup_predict(sl_setup *setup);
 
 #endif

@@ -111,7 +111,9 @@ static sl_status decide(sl_setup *setup, const sl_policy *budgets, sl_policy *ou
     if (o->policy_path || has_decisions(o))
         return sl_setup_find_profile(setup, budgets, 0); /* for what is expected */
     if (o->plan == SL_SETUP_PLAN_NEVER) return SL_OK;
-    if (!is_asked) SL_TRY(sl_setup_plan_simple(setup, budgets, &is_simple, out));
+    int is_uneven = 0;
+    if (!is_asked) SL_TRY(sl_setup_is_uneven(setup, budgets, &is_uneven));
+    if (!is_asked && !is_uneven) SL_TRY(sl_setup_plan_simple(setup, budgets, &is_simple, out));
     if (is_simple) return sl_setup_find_profile(setup, budgets, 0);
     return plan(setup, budgets, is_asked, out);
 }
@@ -131,6 +133,10 @@ sl_status sl_setup_choose_policy(sl_setup *setup) {
     sl_status st = set_budgets(setup, &decided);
     if (st == SL_OK) st = apply_options(setup, &decided);
     SL_TRY(sl_setup_agree(setup, st));
+    if (setup->is_split) {
+        decided.layers_per_rank = setup->layers;
+        decided.weights = setup->weights[setup->transport->rank];
+    }
     setup->policy = decided;
     return SL_OK;
 }

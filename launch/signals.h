@@ -12,8 +12,10 @@
 #include "guard.h"
 
 /* From now on a signal is noted, and a second one ends the process at once.  Call it from the main
- * thread, which is the one whose waiting is cut short, unless `restarts`. */
-void sl_signals_catch(int restarts);
+ * thread, which is the one whose waiting is cut short, unless `restarts`.
+ *   patience_s  time from a signal until this process ends whatever it does, for one without a
+ *               guard; 0: any */
+void sl_signals_catch(int restarts, int patience_s);
 
 /* The number of the first signal, 0: none yet.  For the main thread, and for any. */
 const volatile sig_atomic_t *sl_signals_stop(void);

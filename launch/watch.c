@@ -78,7 +78,7 @@ sl_status sl_watch_open(const sl_launch *launch, double timeout_s, double patien
     if (!watch) return SL_FAIL(SL_ERR_NOMEM, "watch the other ranks: out of host memory");
     int n_unlinked = 0;
     watch->launch = launch;
-    sl_signals_catch(0);
+    sl_signals_catch(0, 0);
     const sl_status st = sl_guard_open(&launch->info, &options, &n_unlinked, &watch->guard);
     if (st != SL_OK) {
         free(watch);

@@ -22,6 +22,9 @@
 
 enum { MESSAGE_BYTES = 1024 };
 
+/* Within a host each look at a large transfer carries a fragment of some ten KiB. */
+enum { LARGE_BYTES = 256 << 10, LOOKS = 16 };
+
 /* 1 GiB: hidden states are split rarely, and every int holds it. */
 static const size_t PIECE_BYTES = (size_t)1 << 30;
 
@@ -129,9 +132,11 @@ static sl_status check_received(const transport_mpi *t, const sl_transfer *x,
 static sl_status advance(const transport_mpi *t, sl_transfer *x, int *done_out) {
     sl_status st = SL_OK;
     while (x->n_done < x->n_requests) {
-        int done = 0;
+        int done = 0, err = MPI_SUCCESS;
         MPI_Status status;
-        const int err = MPI_Test(&x->requests[x->n_done], &done, &status);
+        const int looks = x->bytes < LARGE_BYTES ? 1 : LOOKS;
+        for (int i = 0; i < looks && !done && err == MPI_SUCCESS; i++)
+            err = MPI_Test(&x->requests[x->n_done], &done, &status);
         if (err != MPI_SUCCESS) SL_GO(SL_MPI(err, name_of(x->is_recv, x->peer, x->channel).text));
         if (!done) break;
         if (x->is_recv) SL_GO(check_received(t, x, &status));

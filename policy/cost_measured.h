@@ -38,6 +38,10 @@ typedef struct {
     int has_device;
     int n_layers; /* of the slice that takes longest */
     int n_ranks;
+    const int *layers_per_rank;         /* [n_ranks], or NULL: n_layers each */
+    const sl_profile *profile_per_rank; /* [n_ranks], or NULL: alike, as `profile` */
+    const sl_shares *weights_per_rank;  /* [n_ranks], or NULL: the policy's */
+    int is_one_rank, rank;              /* 1: only this one counts */
 } sl_cost_problem;
 
 /* What the times depend on: one, and the shares.  Of the sequences whose pages live in host memory
@@ -60,14 +64,22 @@ typedef enum {
 
 /* Seconds of each queue in one sweep of a phase are the sum of coef * variable. */
 typedef struct {
-    double n_sweeps; /* of the whole job, of all blocks */
+    double n_sweeps;  /* of the whole job, of all blocks */
+    double n_batches; /* micro-batches of a block that have work, in the mean */
+    double n_blocks;  /* that have work */
     double coef[SL_COST_N_QUEUES][SL_COST_N_VARS];
+    double bytes[SL_COST_N_QUEUES][SL_COST_N_VARS]; /* that they move: copies and the disk */
+    /* Of both, what comes of decode rows: sequences that decode live elsewhere than those whose
+     * prompts are computed. */
+    double decode_coef[SL_COST_N_QUEUES][SL_COST_N_VARS];
+    double decode_bytes[SL_COST_N_QUEUES][SL_COST_N_VARS];
     double head_s, embed_s; /* of COMPUTE, what is no part of the layers; of all micro-batches */
     double before_frac;     /* of the products, those before attention */
     double products_s;      /* of COMPUTE: products, and all that follows from rows alone */
-    double host_jobs_s, split_s; /* of ATTEND and COMPUTE, where anything attends on the host: jobs'
-                                  * fixed costs, and layers that have two parts */
+    double host_jobs_s;     /* of ATTEND, where anything attends on the host: jobs' fixed costs */
     double host_attend_bps;
+    double ask_bytes,
+        answer_bytes;   /* of a micro-batch in a layer, if all of its rows attend there */
     double decode_rows; /* mean, of a micro-batch */
     double prefill_rows;
 } sl_cost_phase_terms;

@@ -7,10 +7,12 @@
 #include "cost_measured.h"
 #include "engine/sweep.h"
 #include "model/layout.h"
+#include "store/disk.h"
 #include "store/kv_format.h"
 
-/* Bytes of one copy of weights: the least of a piece, as large matrices are cut. */
-static const double piece_bytes = SL_PIECE_BYTES;
+/* Mean bytes of a piece: pieces of a large matrix have that much at least, and not twice as much.
+ */
+static const double piece_bytes = 1.1 * SL_PIECE_BYTES;
 
 typedef struct {
     const sl_cost_problem *problem;
@@ -25,6 +27,7 @@ typedef struct {
     double context;                    /* tokens that a decode row sees, mean over the job */
     double prompt_len;                 /* mean */
     double on_device_frac;
+    double upload_bytes; /* of one copy of weights */
     sl_cost_terms *out;
 } maker;
 
@@ -50,8 +53,9 @@ static void count_weights(maker *k, sl_dtype dtype) {
                       matrix_bytes(dtype, c->hidden, c->ffn);
 }
 
+/* Of a micro-batch that has work. */
 static mean_load mean_of(const sl_sweep_load *l) {
-    const double n = l->n_sweeps > 0 ? l->n_sweeps : 1;
+    const double n = l->n_active > 0 ? l->n_active : 1;
     mean_load x = {.prefill_rows = l->prefill_rows / n,
                    .pairs = l->prefill_pairs / n,
                    .earlier = l->earlier_tokens / n,
@@ -77,6 +81,7 @@ static void add_copy(const maker *k, sl_cost_phase_terms *t, sl_cost_queue queue
     const sl_curve *bps = queue == SL_COST_H2D ? &k->m->h2d_bps : &k->m->d2h_bps;
     if (!k->problem->has_device || bytes <= 0) return;
     t->coef[queue][v] += over(bytes, bps, size);
+    t->bytes[queue][v] += bytes;
     if (k->m->duplex_bps > 0) t->coef[SL_COST_LINK][v] += bytes / k->m->duplex_bps;
     if (k->m->dram_beside_h2d_bps > 0)
         t->coef[SL_COST_DRAM][v] += bytes / k->m->dram_beside_h2d_bps;
@@ -86,18 +91,40 @@ static void add_disk(const maker *k, sl_cost_phase_terms *t, sl_cost_queue queue
                      double bytes, double size) {
     const sl_curve *bps = queue == SL_COST_DISK_READ ? &k->m->disk_read_bps : &k->m->disk_write_bps;
     if (bytes <= 0) return;
-    t->coef[queue][v] += over(bytes, bps, size);
+    t->coef[queue][v] += over(bytes, bps, fmin(size, SL_DISK_REQUEST_BYTES));
+    t->bytes[queue][v] += bytes;
     if (k->problem->has_device && k->m->dram_beside_h2d_bps > 0)
         t->coef[SL_COST_DRAM][v] += bytes / k->m->dram_beside_h2d_bps;
+}
+
+/* Pieces that lie one after another are copied as one, in as many parts as a layer comes in. */
+static double upload_bytes(const maker *k, const sl_policy *p) {
+    const int lag = sl_sweep_lag((int)k->batches, p->host_attends > 0, 0);
+    const double streamed = sl_shares_are_set(&p->weights) ? 1 - p->weights.frac[SL_TIER_GPU] : 1;
+    return fmax(piece_bytes, k->weight_bytes * streamed / (k->batches - lag));
 }
 
 /* Layers that all fit in the ring are loaded once. */
 static void add_weights(const maker *k, sl_cost_phase_terms *t) {
     const double bytes = k->layers * k->weight_bytes;
     if (k->layers <= SL_SWEEP_RING) return;
-    add_copy(k, t, SL_COST_H2D, SL_COST_WEIGHTS_CPU, bytes, piece_bytes);
-    add_copy(k, t, SL_COST_H2D, SL_COST_WEIGHTS_DISK, bytes, piece_bytes);
+    add_copy(k, t, SL_COST_H2D, SL_COST_WEIGHTS_CPU, bytes, k->upload_bytes);
+    add_copy(k, t, SL_COST_H2D, SL_COST_WEIGHTS_DISK, bytes, k->upload_bytes);
     add_disk(k, t, SL_COST_DISK_READ, SL_COST_WEIGHTS_DISK, bytes, piece_bytes);
+}
+
+/* What is added between the two comes of decode rows. */
+static void begin_decode(sl_cost_phase_terms *t) {
+    memcpy(t->decode_coef, t->coef, sizeof t->coef);
+    memcpy(t->decode_bytes, t->bytes, sizeof t->bytes);
+}
+
+static void end_decode(sl_cost_phase_terms *t) {
+    for (int q = 0; q < SL_COST_N_QUEUES; q++)
+        for (int v = 0; v < SL_COST_N_VARS; v++) {
+            t->decode_coef[q][v] = t->coef[q][v] - t->decode_coef[q][v];
+            t->decode_bytes[q][v] = t->bytes[q][v] - t->decode_bytes[q][v];
+        }
 }
 
 /* Pages that visit: before a layer those that hold earlier tokens, after it those that hold new
@@ -106,25 +133,34 @@ static void add_cache(const maker *k, sl_cost_phase_terms *t, const mean_load *x
     static const sl_cost_var visits[] = {SL_COST_CACHE_CPU_VISITS, SL_COST_CACHE_DISK_VISITS};
     static const sl_cost_var attends[] = {SL_COST_CACHE_CPU_ATTENDS, SL_COST_CACHE_DISK_ATTENDS};
     const double all = k->layers * k->batches * k->token_bytes, half = SL_PAGE_TOKENS / 2.0;
+    const double run = run_bytes(k), full = all * fmax(0, x->decode_tokens - half * x->decode_rows);
     const double prefill_in = all * x->earlier;
     const double prefill_out =
         all * (x->prefill_rows + (x->prefill_rows > 0 ? half * (x->prompts + 1) : 0));
     const double decode_in = all * (x->decode_tokens + (half - 1) * x->decode_rows);
     const double decode_out = all * SL_PAGE_TOKENS * x->decode_rows;
-    const double run = run_bytes(k), full = all * fmax(0, x->decode_tokens - half * x->decode_rows);
     for (int i = 0; i < 2; i++) {
-        add_copy(k, t, SL_COST_H2D, visits[i], prefill_in + decode_in, run);
+        add_copy(k, t, SL_COST_H2D, visits[i], prefill_in, run);
         add_copy(k, t, SL_COST_H2D, attends[i], prefill_in, run);
         add_copy(k, t, SL_COST_D2H, visits[i], prefill_out, run);
-        add_copy(k, t, SL_COST_D2H, visits[i], decode_out, k->page_bytes);
         add_copy(k, t, SL_COST_D2H, attends[i], prefill_out, run);
     }
     for (int i = 0; i < 2; i++) {
         const sl_cost_var v = i ? SL_COST_CACHE_DISK_ATTENDS : SL_COST_CACHE_DISK_VISITS;
-        add_disk(k, t, SL_COST_DISK_READ, v, full + prefill_in, run);
+        add_disk(k, t, SL_COST_DISK_READ, v, prefill_in, run);
         add_disk(k, t, SL_COST_DISK_WRITE, v, prefill_out, run);
+    }
+    begin_decode(t);
+    for (int i = 0; i < 2; i++) {
+        add_copy(k, t, SL_COST_H2D, visits[i], decode_in, run);
+        add_copy(k, t, SL_COST_D2H, visits[i], decode_out, k->page_bytes);
+    }
+    for (int i = 0; i < 2; i++) {
+        const sl_cost_var v = i ? SL_COST_CACHE_DISK_ATTENDS : SL_COST_CACHE_DISK_VISITS;
+        add_disk(k, t, SL_COST_DISK_READ, v, full, run);
         add_disk(k, t, SL_COST_DISK_WRITE, v, all * x->decode_rows, k->page_bytes);
     }
+    end_decode(t);
 }
 
 static void add_hidden(const maker *k, sl_cost_phase_terms *t, const mean_load *x) {
@@ -169,15 +205,20 @@ static void add_compute(const maker *k, sl_cost_phase_terms *t, const mean_load 
                     (2.0 * c->embed_dim / sl_curve_at(&m->gemm_flops[0], wanted) +
                      4 * sizeof(float) / m->memory_bps);
     t->embed_s = k->batches * x->rows * 3 * k->row_bytes / m->memory_bps;
+    const sl_cost_problem *problem = k->problem;
+    if (problem->is_one_rank && problem->rank < problem->n_ranks - 1) t->head_s = 0;
+    if (problem->is_one_rank && problem->rank > 0) t->embed_s = 0;
     t->coef[SL_COST_COMPUTE][SL_COST_ONE] = t->products_s + prefill_s + t->head_s + t->embed_s;
     if (x->decode_rows <= 0) return;
     const double n = x->decode_rows * k->on_device_frac;
     const double at = n * x->decode_tokens / x->decode_rows / 512;
     const double attend_s = items * x->decode_tokens * k->token_bytes /
                             sl_curve_at(&m->attend_bps[k->cache_format], at);
-    for (int i = 0; i < 3; i++) t->coef[SL_COST_COMPUTE][on_device[i]] += attend_s;
-    for (int i = 0; i < 2 && !k->problem->has_device; i++)
-        t->coef[SL_COST_COMPUTE][below[i]] += attend_s;
+    for (int i = 0; i < 5; i++) {
+        const sl_cost_var v = i < 3 ? on_device[i] : below[i - 3];
+        if (i < 3 || !k->problem->has_device) t->coef[SL_COST_COMPUTE][v] += attend_s;
+        t->decode_coef[SL_COST_COMPUTE][v] = t->coef[SL_COST_COMPUTE][v];
+    }
 }
 
 static void add_host(const maker *k, sl_cost_phase_terms *t, const mean_load *x) {
@@ -186,25 +227,34 @@ static void add_host(const maker *k, sl_cost_phase_terms *t, const mean_load *x)
     const double bytes = k->layers * k->batches * k->token_bytes * x->decode_tokens;
     if (!k->problem->has_device || x->decode_rows <= 0) return;
     t->host_jobs_s = k->layers * k->batches * k->m->host_job_s;
-    t->split_s = k->layers * k->batches * k->m->layer_s;
+    const double q = (double)k->c->n_heads * k->c->head_dim;
+    const double kv = (double)k->c->n_kv_heads * k->c->head_dim;
+    t->ask_bytes = x->decode_rows * (q + 2 * kv) * k->act_bytes;
+    t->answer_bytes = x->decode_rows * q * k->act_bytes;
     const double rate = sl_curve_at(bps, x->decode_tokens / x->decode_rows);
     for (int i = 0; i < 2; i++) {
         t->coef[SL_COST_ATTEND][attends[i]] = bytes / rate;
+        t->decode_coef[SL_COST_ATTEND][attends[i]] = bytes / rate;
         if (k->m->dram_beside_h2d_bps > 0)
             t->coef[SL_COST_DRAM][attends[i]] += bytes / k->m->dram_beside_h2d_bps;
     }
     t->host_attend_bps = rate;
 }
 
-static void make_phase(const maker *k, int phase) {
+static void make_phase(const maker *whole, int phase) {
+    maker some = *whole, *k = &some;
     sl_cost_phase_terms *t = &k->out->phase[phase];
     const sl_sweep_load *load = &k->out->turns.load[phase];
     const mean_load x = mean_of(load);
     memset(t, 0, sizeof *t);
-    t->n_sweeps = load->n_sweeps * k->out->n_blocks;
+    if (load->n_sweeps <= 0) return;
+    /* The last prompts fill block after block. */
+    const double n_working = load->n_active / load->n_sweeps * k->out->turns.n_batches;
+    t->n_blocks = fmin(k->out->n_blocks, fmax(1, ceil(n_working / k->out->n_batches - 1e-9)));
+    k->batches = t->n_batches = n_working / t->n_blocks;
+    t->n_sweeps = load->n_sweeps * t->n_blocks;
     t->decode_rows = x.decode_rows * k->batches;
     t->prefill_rows = x.prefill_rows * k->batches;
-    if (load->n_sweeps <= 0) return;
     add_weights(k, t);
     add_cache(k, t, &x);
     add_hidden(k, t, &x);
@@ -241,12 +291,12 @@ static sl_status check(const maker *k, const sl_policy *p) {
     return want(k->problem->n_ranks == 1 || m->wire_bps > 0, "wire_bps", NULL, "a pipeline");
 }
 
-/* Blocks take turns, and the ranks compute one each: of fewer blocks than ranks some ranks wait. */
+/* Few prompts are spread over all blocks. */
 static void count_blocks(const maker *k, const sl_policy *p) {
     sl_cost_terms *out = k->out;
-    const int n_working = (out->turns.n_batches + p->num_micro_batches - 1) / p->num_micro_batches;
-    out->n_batches = (out->turns.n_batches + n_working - 1) / n_working;
-    out->n_blocks = n_working > k->problem->n_ranks ? n_working : k->problem->n_ranks;
+    const int blocks = p->blocks_in_flight > 0 ? p->blocks_in_flight : k->problem->n_ranks;
+    out->n_blocks = out->turns.n_batches < blocks ? out->turns.n_batches : blocks;
+    out->n_batches = (out->turns.n_batches + out->n_blocks - 1) / out->n_blocks;
 }
 
 sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *p,
@@ -274,6 +324,7 @@ sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *p,
     count_blocks(&k, p);
     k.batches = out->n_batches;
     count_weights(&k, weights);
+    k.upload_bytes = upload_bytes(&k, p);
     k.prompt_len = turns->n_prompt_tokens / problem->workload->n_prompts;
     k.context = k.prompt_len + 0.5 * turns->n_tokens / problem->workload->n_prompts;
     for (int i = 0; i < SL_N_PHASES; i++) make_phase(&k, i);
@@ -283,6 +334,6 @@ sl_status sl_cost_terms_make(const sl_cost_problem *problem, const sl_policy *p,
 
 sl_status sl_cost_turns(const sl_cost_problem *problem, const sl_policy *p, sl_turns *out) {
     const int blocks = p->blocks_in_flight > 0 ? p->blocks_in_flight : problem->n_ranks;
-    return sl_workload_turns(problem->workload, p->micro_batch, p->num_micro_batches * blocks,
+    return sl_workload_turns(problem->workload, p->micro_batch, p->num_micro_batches, blocks,
                              p->max_rows, out);
 }

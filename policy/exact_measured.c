@@ -27,7 +27,7 @@ static sl_status find_turns(sl_plan_exact *e, const sl_plan_shape *s) {
     if (t->micro_batch == s->micro_batch && t->num_micro_batches == s->num_micro_batches &&
         t->max_rows == s->max_rows)
         return SL_OK;
-    SL_TRY(sl_workload_turns(e->q->workload, s->micro_batch, s->num_micro_batches * e->q->n_ranks,
+    SL_TRY(sl_workload_turns(e->q->workload, s->micro_batch, s->num_micro_batches, e->q->n_ranks,
                              s->max_rows, &e->turns));
     *t = *s;
     return SL_OK;

@@ -10,7 +10,7 @@
 #include "glpk_call.h"
 
 /* A program of a dozen columns takes some tens of iterations. */
-enum { TIME_LIMIT_MS = 2000, ITERATION_LIMIT = 100000 };
+enum { TIME_LIMIT_MS = 2000, WHOLE_TIME_LIMIT_MS = 5000, ITERATION_LIMIT = 100000 };
 
 /* Largest violation of a row, relative to its terms, that counts as kept. */
 static const double accepted = 1e-7;
@@ -20,6 +20,7 @@ struct sl_lp {
     double *col_lower, *col_upper, *cost; /* [n_cols] */
     double *row_lower, *row_upper;        /* [n_rows_max] */
     double *coefs;                        /* [n_rows_max, n_cols] */
+    unsigned char *whole;                 /* [n_cols] */
 };
 
 /* ---- building ---- */
@@ -30,13 +31,16 @@ sl_status sl_lp_open(int n_cols, int n_rows_max, sl_lp **out) {
     const size_t cols = (size_t)n_cols, rows = (size_t)n_rows_max;
     sl_lp *lp = calloc(1, sizeof *lp);
     double *numbers = calloc(3 * cols + 2 * rows + rows * cols, sizeof *numbers);
-    if (!lp || !numbers) {
+    unsigned char *whole = calloc(cols, 1);
+    if (!lp || !numbers || !whole) {
         free(lp);
         free(numbers);
+        free(whole);
         return SL_FAIL(SL_ERR_NOMEM, "linear program of %d columns and %d rows: out of host memory",
                        n_cols, n_rows_max);
     }
     lp->n_cols = n_cols;
+    lp->whole = whole;
     lp->n_rows_max = n_rows_max;
     lp->col_lower = numbers;
     lp->col_upper = lp->col_lower + cols;
@@ -52,6 +56,7 @@ sl_status sl_lp_open(int n_cols, int n_rows_max, sl_lp **out) {
 void sl_lp_close(sl_lp *lp) {
     if (!lp) return;
     free(lp->col_lower); /* the others lie behind it */
+    free(lp->whole);
     free(lp);
 }
 
@@ -75,6 +80,15 @@ sl_status sl_lp_set_col(sl_lp *lp, int col, double lower, double upper, double c
     lp->col_lower[col] = lower;
     lp->col_upper[col] = upper;
     lp->cost[col] = cost;
+    return SL_OK;
+}
+
+sl_status sl_lp_set_whole(sl_lp *lp, int col) {
+    if (col < 0 || col >= lp->n_cols || !isfinite(lp->col_lower[col]) ||
+        !isfinite(lp->col_upper[col]))
+        return SL_FAIL(SL_ERR_ARG, "column %d of %d is to be whole, without bounds", col,
+                       lp->n_cols);
+    lp->whole[col] = 1;
     return SL_OK;
 }
 
@@ -127,6 +141,7 @@ static glp_prob *load(const job *j) {
         const double lower = lp->col_lower[c], upper = lp->col_upper[c];
         glp_set_col_bnds(p, c + 1, bound_type(lower, upper), lower, upper);
         glp_set_obj_coef(p, c + 1, lp->cost[c]);
+        if (lp->whole[c]) glp_set_col_kind(p, c + 1, GLP_IV);
     }
     if (lp->n_rows > 0) glp_add_rows(p, lp->n_rows);
     for (int r = 0; r < lp->n_rows; r++) {
@@ -238,7 +253,35 @@ static sl_status solve_in_glpk(void *arg) {
     return SL_OK;
 }
 
-sl_status sl_lp_solve(const sl_lp *lp, sl_lp_method method, double *x, sl_lp_outcome *outcome_out) {
+/* Branch and bound, with GLPK's presolver, which solves the first relaxation too. */
+static sl_status solve_whole_in_glpk(void *arg) {
+    job *j = arg;
+    glp_prob *p = load(j);
+    glp_iocp parm;
+    glp_init_iocp(&parm);
+    parm.msg_lev = GLP_MSG_OFF;
+    parm.tm_lim = WHOLE_TIME_LIMIT_MS;
+    parm.mip_gap = 1e-3;
+    parm.presolve = GLP_ON;
+    j->code = glp_intopt(p, &parm);
+    j->status = glp_mip_status(p);
+    const int is_good = j->status == GLP_OPT || j->status == GLP_FEAS;
+    const int has_ended = j->code == 0 || j->code == GLP_EMIPGAP || j->code == GLP_ETMLIM;
+    if (has_ended && is_good) {
+        for (int c = 0; c < j->lp->n_cols; c++) {
+            const double x = glp_mip_col_val(p, c + 1);
+            j->x[c] = j->lp->whole[c] ? floor(x + 0.5) : x;
+        }
+        j->made = is_kept(j->lp, j->x) ? DECIDED_OPTIMAL : UNDECIDED;
+    } else if (j->code == GLP_ENOPFS || (j->code == 0 && j->status == GLP_NOFEAS)) {
+        j->made = DECIDED_INFEASIBLE;
+    }
+    glp_delete_prob(p);
+    return SL_OK;
+}
+
+static sl_status solve(const sl_lp *lp, sl_lp_method method, sl_status (*in_glpk)(void *arg),
+                       double *x, sl_lp_outcome *outcome_out) {
     const size_t n = (size_t)lp->n_cols;
     job j = {.lp = lp, .method = method, .made = UNDECIDED};
     sl_status st;
@@ -250,7 +293,7 @@ sl_status sl_lp_solve(const sl_lp *lp, sl_lp_method method, double *x, sl_lp_out
     }
     j.x = j.value + n + 1;
     j.y = j.x + n;
-    SL_GO(sl_glpk_call(solve_in_glpk, &j));
+    SL_GO(sl_glpk_call(in_glpk, &j));
     if (j.made == DECIDED_UNBOUNDED) {
         st = SL_FAIL(SL_ERR_ARG, "the linear program is unbounded");
     } else if (j.made == UNDECIDED) {
@@ -265,6 +308,14 @@ fail:
     free(j.index);
     free(j.value);
     return st;
+}
+
+sl_status sl_lp_solve(const sl_lp *lp, sl_lp_method method, double *x, sl_lp_outcome *outcome_out) {
+    return solve(lp, method, solve_in_glpk, x, outcome_out);
+}
+
+sl_status sl_lp_solve_whole(const sl_lp *lp, double *x, sl_lp_outcome *outcome_out) {
+    return solve(lp, SL_LP_PRESOLVE, solve_whole_in_glpk, x, outcome_out);
 }
 
 /* ---- what would make it feasible ---- */

@@ -37,6 +37,9 @@ void sl_lp_close(sl_lp *lp); /* NULL is allowed */
  * Errors: SL_ERR_ARG (column, NaN, lower above upper, infinite cost). */
 sl_status sl_lp_set_col(sl_lp *lp, int col, double lower, double upper, double cost);
 
+/* The column takes whole numbers only; its bounds must be finite.  Errors: SL_ERR_ARG. */
+sl_status sl_lp_set_whole(sl_lp *lp, int col);
+
 /* Adds lower <= coefs.x <= upper.
  *   coefs  [n_cols], finite
  * Errors: SL_ERR_ARG (no room for another row, NaN, lower above upper, infinite coefficient). */
@@ -52,6 +55,10 @@ int sl_lp_n_rows(const sl_lp *lp);
  * unbounded, or neither solved nor refused within the time (the message says what GLPK returned).
  */
 sl_status sl_lp_solve(const sl_lp *lp, sl_lp_method method, double *x, sl_lp_outcome *outcome_out);
+
+/* The same with columns of whole numbers kept whole, to within a thousandth of the optimum.
+ * Errors: as above. */
+sl_status sl_lp_solve_whole(const sl_lp *lp, double *x, sl_lp_outcome *outcome_out);
 
 /* By how much upper bounds of rows must grow until the program has a solution: minimises
  * weights.slack with the rows of group g allowed to exceed their upper bounds by slack[g], the

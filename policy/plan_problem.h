@@ -18,8 +18,12 @@ typedef struct {
     const sl_profile *profile;
     const sl_workload *workload;
     int has_device;
-    size_t act_bytes;                   /* of an activation element; 0: 2 on a device, else 4 */
-    int n_ranks;                        /* alike; layers are split evenly */
+    size_t act_bytes;           /* of an activation element; 0: 2 on a device, else 4 */
+    int n_ranks;                /* alike */
+    const int *layers_per_rank; /* [n_ranks], borrowed; NULL: as many on each */
+    int is_one_rank, rank;      /* 1: only this rank is planned for */
+    const double *cache;        /* [5] values of the variables from SL_COST_CACHE_GPU on, where
+                                 * there is a device; NULL: chosen; borrowed */
     double budget_bytes[SL_TIER_COUNT]; /* gpu 0 without a device; disk 0: there is none */
     const char *disk_dir;               /* of the policy that comes out; may be NULL in a plan */
     int can_attend_on_host;             /* 1: threads beside a device may attend */

@@ -108,12 +108,12 @@ static sl_status add_waits(const program *p, int phase) {
     if (lag == 0) {
         for (int v = 0; v < SL_COST_N_VARS; v++)
             coef[v] = t->coef[SL_COST_COMPUTE][v] + t->coef[SL_COST_ATTEND][v];
-        return add_time(p, phase, coef, t->host_jobs_s + t->split_s);
+        return add_time(p, phase, coef, t->host_jobs_s);
     }
     if (p->mode.all_on_device) return SL_OK;
     for (int v = 0; v < SL_COST_N_VARS; v++)
         coef[v] = t->coef[SL_COST_H2D][v] + t->coef[SL_COST_COMPUTE][v] * lag / k;
-    return add_time(p, phase, coef, t->split_s * lag / k);
+    return add_time(p, phase, coef, 0);
 }
 
 static sl_status add_phase(const program *p, int phase) {
@@ -121,7 +121,6 @@ static sl_status add_phase(const program *p, int phase) {
     for (int q = 0; q < SL_COST_N_QUEUES; q++) {
         double constant_s = 0;
         if (p->mode.mode.on_host && q == SL_COST_ATTEND) constant_s = t->host_jobs_s;
-        if (p->mode.mode.on_host && q == SL_COST_COMPUTE) constant_s = t->split_s;
         SL_TRY(add_time(p, phase, t->coef[q], constant_s));
     }
     return add_waits(p, phase);
@@ -150,12 +149,20 @@ static double tie_s(const program *p, int var) {
     return s;
 }
 
+static int is_given(const sl_plan_problem *q, int var) {
+    return q->has_device && q->cache && var >= SL_COST_CACHE_GPU &&
+           var <= SL_COST_CACHE_DISK_ATTENDS;
+}
+
 static sl_status add_cols(const program *p) {
     double most = 0;
     for (int i = 0; i < SL_N_PHASES; i++)
         most = fmax(most, p->terms->phase[i].n_sweeps * unit_s(p->terms, i));
     for (int v = 1; v < SL_COST_N_VARS; v++)
-        if (may_be(p->q, p->mode, v))
+        if (is_given(p->q, v) && may_be(p->q, p->mode, v)) {
+            const double x = p->q->cache[v - SL_COST_CACHE_GPU];
+            SL_TRY(sl_lp_set_col(p->lp, col_of(v), x, x, 0));
+        } else if (may_be(p->q, p->mode, v))
             SL_TRY(sl_lp_set_col(p->lp, col_of(v), 0, 1, tie_s(p, v) / most));
         else
             SL_TRY(sl_lp_set_col(p->lp, col_of(v), 0, 0, 0));

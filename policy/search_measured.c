@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blocks.h"
+#include "engine/partition.h"
 #include "exact_measured.h"
 #include "store/kv_cache.h"
 
@@ -284,6 +286,8 @@ static sl_status run(search *s) {
     if (s->n_fitting == 0) SL_TRY(try_surely(s));
     if (s->found.is_feasible) SL_TRY(climb(s));
     if (s->found.is_feasible) SL_TRY(polish(s));
+    if (s->found.is_feasible) SL_TRY(sl_blocks_choose(s->q, &s->found.best));
+    if (s->found.has_second) SL_TRY(sl_blocks_choose(s->q, &s->found.second));
     if (!s->found.is_feasible && s->n_fitting == 0) SL_TRY(find_shortage(s));
     if (s->found.is_feasible || s->n_fitting == 0) s->found.least_request_s = 0;
     s->found.n_shapes = s->n;
@@ -316,8 +320,7 @@ static sl_status check(const sl_plan_problem *q) {
     return SL_OK;
 }
 
-sl_status sl_search_measured(const sl_plan_problem *problem, sl_measured_found *out) {
-    SL_TRY(check(problem));
+static sl_status search_split(const sl_plan_problem *problem, sl_measured_found *out) {
     search *s = calloc(1, sizeof *s);
     if (!s) return SL_FAIL(SL_ERR_NOMEM, "plan: out of host memory");
     s->q = problem;
@@ -328,5 +331,28 @@ sl_status sl_search_measured(const sl_plan_problem *problem, sl_measured_found *
     if (st == SL_OK) *out = s->found;
     free(s->tried);
     free(s);
+    return st;
+}
+
+/* The engine splits the layers so, where it is not told otherwise. */
+static sl_status split(const sl_plan_problem *q, int *layers) {
+    int *first = calloc((size_t)q->n_ranks + 1, sizeof *first);
+    if (!first) return SL_FAIL(SL_ERR_NOMEM, "plan: out of host memory");
+    const sl_status st = sl_partition_by_cost(q->source, q->n_ranks, first);
+    for (int r = 0; r < q->n_ranks && st == SL_OK; r++) layers[r] = first[r + 1] - first[r];
+    free(first);
+    return st;
+}
+
+sl_status sl_search_measured(const sl_plan_problem *problem, sl_measured_found *out) {
+    SL_TRY(check(problem));
+    if (problem->layers_per_rank) return search_split(problem, out);
+    sl_plan_problem q = *problem;
+    int *layers = calloc((size_t)q.n_ranks, sizeof *layers);
+    if (!layers) return SL_FAIL(SL_ERR_NOMEM, "plan: out of host memory");
+    q.layers_per_rank = layers;
+    sl_status st = split(&q, layers);
+    if (st == SL_OK) st = search_split(&q, out);
+    free(layers);
     return st;
 }

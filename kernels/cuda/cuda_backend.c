@@ -205,6 +205,9 @@ sl_status sl_cuda_identify(int device, sl_cuda_identity *out) {
     SL_TRY(SL_CUDA(cudaDriverGetVersion(&identity.driver), "ask for the driver's version"));
     SL_TRY(SL_CUDA(cudaRuntimeGetVersion(&identity.runtime), "ask for CUDA's version"));
     snprintf(identity.name, sizeof identity.name, "%.63s", prop.name);
+    snprintf(identity.bus, sizeof identity.bus, "%04x:%02x:%02x.0",
+             (unsigned)prop.pciDomainID & 0xffffu, (unsigned)prop.pciBusID & 0xffu,
+             (unsigned)prop.pciDeviceID & 0xffu);
     identity.major = prop.major;
     identity.minor = prop.minor;
     *out = identity;

@@ -35,6 +35,7 @@ size_t sl_cuda_overhead_bytes(const sl_cuda_options *options);
 /* What tells one kind of device from another, and what drives it. */
 typedef struct {
     char name[64];       /* "NVIDIA H100 80GB HBM3" */
+    char bus[16];        /* where it is plugged in: "0000:1b:00.0" */
     int driver, runtime; /* CUDA versions, 1000 * major + 10 * minor */
     int major, minor;    /* compute capability */
 } sl_cuda_identity;

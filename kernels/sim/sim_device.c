@@ -131,7 +131,7 @@ static sl_status copy(struct sl_backend *be, sl_stream stream, void *dst, const 
     int to_device =
         stream == SL_STREAM_H2D || stream == SL_STREAM_ANSWER || stream == SL_STREAM_WIRE_IN;
     if (bytes == 0) return SL_OK;
-    if (stream == SL_STREAM_COMPUTE) {
+    if (stream == SL_STREAM_COMPUTE || stream == SL_STREAM_H2D) {
         to_device = is_here(d, dst);
         if (to_device && is_here(d, src)) {
             const sl_sim_load within = {.seconds = sl_sim_memory_s(rates, 2.0 * (double)bytes)};

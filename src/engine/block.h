@@ -32,7 +32,7 @@ typedef enum {
 /* An operation on a sequence slot, applied before the block's rows. */
 typedef struct {
     sl_op_kind kind;
-    int slot;             /* all but DROP */
+    int slot; /* all but DROP */
     int kept, page;
     int n_tokens;
     const int32_t *token; /* KEEP: [n_tokens] the prompt's; borrowed */

@@ -345,17 +345,19 @@ static sl_status take_header(sl_engine *e, void *data, size_t bytes) {
     return send_header(e, &e->next);
 }
 
-/* While a block is computed: has the next one's header come, so may its hidden states. */
+/* While a block is computed.  What this rank has sent is looked after: large messages need both
+ * sides, and the receiver may be waiting for this one.  Has the next header come, so may its hidden
+ * states. */
 static sl_status look_ahead(void *user) {
     sl_engine *e = user;
     sl_transport *t = e->transport;
     void *data = NULL;
     size_t bytes = 0;
     int has_sent = 1;
-    if (e->sched || e->has_next) return SL_OK;
     if (e->sending != 0) SL_TRY(t->ops->test(t, e->sending, &has_sent));
-    if (!has_sent) return SL_OK; /* the header before: `out` is in use */
+    if (!has_sent) return SL_OK; /* and `out` is in use */
     e->sending = 0;
+    if (e->sched || e->has_next) return SL_OK;
     SL_TRY(t->ops->recv_message(t, t->rank - 1, SL_CHANNEL_HEADER, 0, &data, &bytes));
     if (!data) return SL_OK;
     SL_TRY(take_header(e, data, bytes));
@@ -447,10 +449,6 @@ void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
                           .n_blocks = e->n_blocks,
                           .n_prefill_rows = e->sched ? sl_scheduler_prefill_rows(e->sched) : 0,
                           .n_decode_rows = e->sched ? sl_scheduler_decode_rows(e->sched) : 0,
-                          .n_admitted_tokens =
-                              e->sched ? sl_scheduler_admitted_tokens(e->sched) : 0,
-                          .n_shared_tokens = e->sched ? sl_scheduler_shared_tokens(e->sched) : 0,
-                          .pages_idle = e->sched ? sl_scheduler_n_idle_pages(e->sched) : 0,
                           .compute_s = s.compute_s,
                           .wire_wait_s = s.wait_s + e->wait_s,
                           .sent_bytes = s.sent_bytes + e->sent_bytes,
@@ -458,6 +456,11 @@ void sl_engine_get_stats(const sl_engine *e, sl_engine_stats *out) {
                           .prefill_s = e->prefill_s,
                           .decode_s = e->decode_s,
                           .n_steady_allocs = s.n_steady_takes};
+    if (e->sched) {
+        out->n_admitted_tokens = sl_scheduler_admitted_tokens(e->sched);
+        out->n_shared_tokens = sl_scheduler_shared_tokens(e->sched);
+        out->pages_idle = sl_scheduler_n_idle_pages(e->sched);
+    }
     memcpy(out->weight_bytes, s.weight_bytes, sizeof out->weight_bytes);
     memcpy(out->home_pages, s.home_pages, sizeof out->home_pages);
     memcpy(out->busy_s, s.busy_s, sizeof out->busy_s);

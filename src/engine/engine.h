@@ -167,13 +167,13 @@ typedef struct {
     /* On the first rank: prompt tokens of sequences that have begun, and those of them that others
      * had computed. */
     uint64_t n_admitted_tokens, n_shared_tokens;
-    int pages_idle; /* that hold prompts nobody uses now; on the first rank */
-    double compute_s;                       /* in operators */
-    double sweep_s;                         /* computing blocks, waiting included */
-    double busy_s[SL_QUEUE_COUNT];          /* in tasks, by queue */
-    uint64_t moved_bytes[SL_QUEUE_COUNT];   /* over the queue's link; ATTEND: pages read */
-    double wire_wait_s;                     /* waiting for peers */
-    double run_s;                           /* from the first step to the last */
+    int pages_idle;                       /* that hold prompts nobody uses now; on the first rank */
+    double compute_s;                     /* in operators */
+    double sweep_s;                       /* computing blocks, waiting included */
+    double busy_s[SL_QUEUE_COUNT];        /* in tasks, by queue */
+    uint64_t moved_bytes[SL_QUEUE_COUNT]; /* over the queue's link; ATTEND: pages read */
+    double wire_wait_s;                   /* waiting for peers */
+    double run_s;                         /* from the first step to the last */
     /* Of run_s, with nothing to compute: before the first block came; later, because other ranks
      * were computing; because hidden states that had left the rank before were on the wire. */
     double start_s, bubble_s, exposed_wire_s;

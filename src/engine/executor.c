@@ -13,6 +13,11 @@ struct sl_executor {
     int capacity;
 };
 
+/* Tasks of computation that are queued on the device at a time.  More do not make it faster, and
+ * once the device's own queue of launches is full the next one blocks: then nobody looks after
+ * wires, disks and the host's attention for as long as it takes. */
+enum { MOST_AHEAD = 6 };
+
 /* What one run carries from round to round. */
 typedef struct {
     sl_executor *ex;
@@ -21,6 +26,7 @@ typedef struct {
     int next[SL_QUEUE_COUNT];   /* first task of the queue that has not started */
     int oldest[SL_QUEUE_COUNT]; /* first task of the queue that is not done */
     int n_done;
+    int n_computing; /* tasks of computation that are running */
 } run_state;
 
 sl_status sl_executor_open(sl_executor **out) {
@@ -85,6 +91,7 @@ static sl_status poll_queue(run_state *r, sl_queue queue, int *moved) {
         if (!done) break;
         r->ex->state[i] = TASK_DONE;
         r->n_done++;
+        r->n_computing -= queue == SL_QUEUE_COMPUTE;
         *moved = 1;
     }
     int *oldest = &r->oldest[queue];
@@ -100,6 +107,7 @@ static sl_status start_queue(run_state *r, sl_queue queue, int *moved) {
     for (;;) {
         const int i = r->next[queue];
         if (i >= r->sweep->n_tasks) return SL_OK;
+        if (queue == SL_QUEUE_COMPUTE && r->n_computing >= MOST_AHEAD) return SL_OK;
         int ready;
         SL_TRY(check_ready(r, &r->sweep->task[i], &ready));
         if (!ready) return SL_OK;
@@ -108,6 +116,7 @@ static sl_status start_queue(run_state *r, sl_queue queue, int *moved) {
         r->ex->ticket[i] = ticket;
         r->ex->state[i] = ticket ? TASK_RUNNING : TASK_DONE;
         r->n_done += ticket == 0;
+        r->n_computing += ticket != 0 && queue == SL_QUEUE_COMPUTE;
         r->next[queue] = seek(r->sweep, queue, i + 1);
         *moved = 1;
         if (queue == SL_QUEUE_COMPUTE) return SL_OK;

@@ -5,9 +5,12 @@
 
 #include "base/hash.h"
 
-/* Siblings that are looked at for a page that agrees in part, the newest ones; fewer tokens than
- * MIN_COPY are sooner computed than copied. */
-enum { MAX_SIBLINGS = 64, MIN_COPY = 8 };
+/* Siblings that are looked at for a page that agrees in part, the newest ones. */
+enum { MAX_SIBLINGS = 64 };
+
+/* Fewer tokens are sooner computed than a page copied in every layer.  Pages homed in host memory
+ * while a device computes are copied by the processors, before a sweep begins. */
+enum { MIN_COPY = 8, MIN_COPY_ON_HOST = 16 };
 
 typedef struct {
     sl_prefix_node root;
@@ -35,9 +38,10 @@ sl_status sl_prefix_open(const int n_pages[SL_TIER_COUNT], sl_prefix_tree **out)
     t->free_id = calloc((size_t)t->n_ids + 1, sizeof *t->free_id);
     t->bucket = calloc(t->n_buckets, sizeof *t->bucket);
     if (!t->free_id || !t->bucket) {
-        const int n_pages_in_all = t->n_ids;
+        const sl_status st =
+            SL_FAIL(SL_ERR_NOMEM, "prefixes of %d pages: out of host memory", t->n_ids);
         sl_prefix_close(t);
-        return SL_FAIL(SL_ERR_NOMEM, "prefixes of %d pages: out of host memory", n_pages_in_all);
+        return st;
     }
     while (t->n_free < t->n_ids) {
         t->free_id[t->n_free] = t->n_ids - 1 - t->n_free;
@@ -232,10 +236,11 @@ static walk follow(const sl_prefix_tree *t, sl_prefix_node *root, const int32_t 
     return w;
 }
 
-static int limited(const walk *w, int most, int scores, int copies) {
+static int limited(const walk *w, int most, int scores, int copies, int home) {
+    const int least = home == SL_TIER_CPU ? MIN_COPY_ON_HOST : MIN_COPY;
     int n = w->n_tokens - (scores && w->n_tokens > 0);
     if (n > most) n = most;
-    if (!copies || n % SL_PAGE_TOKENS < MIN_COPY) n -= n % SL_PAGE_TOKENS;
+    if (!copies || n % SL_PAGE_TOKENS < least) n -= n % SL_PAGE_TOKENS;
     return n > 0 ? n : 0;
 }
 
@@ -246,8 +251,8 @@ sl_prefix_match sl_prefix_find(const sl_prefix_tree *t, int home, const int32_t 
     const walk now = follow(t, root, prompt, n_prompt, n_logprobs, is_usable);
     const walk later = follow(t, root, prompt, n_prompt, n_logprobs, is_coming);
     sl_prefix_match m = {.node = now.node,
-                         .n_tokens = limited(&now, most, scores, copies),
-                         .n_coming = limited(&later, most, scores, copies)};
+                         .n_tokens = limited(&now, most, scores, copies, home),
+                         .n_coming = limited(&later, most, scores, copies, home)};
     m.n_partial = m.n_tokens % SL_PAGE_TOKENS;
     sl_prefix_node *below = now.partial;
     for (; m.node->depth > m.n_tokens / SL_PAGE_TOKENS; m.node = m.node->parent) below = m.node;

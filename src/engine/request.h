@@ -24,14 +24,14 @@ typedef struct {
     sl_request *request;
     int choice;
     sl_sequence_state state;
-    int slot;           /* seat while RUNNING */
-    int n_sent;         /* tokens whose rows have been sent down the pipeline, or were taken over */
-    int n_tokens;       /* tokens generated */
-    sl_choice *token;   /* [max_tokens], allocated on admission */
-    int n_reserved;     /* pages reserved for it alone, those in the tree of prefixes left out */
+    int slot;         /* seat while RUNNING */
+    int n_sent;       /* tokens whose rows have been sent down the pipeline, or were taken over */
+    int n_tokens;     /* tokens generated */
+    sl_choice *token; /* [max_tokens], allocated on admission */
+    int n_reserved;   /* pages reserved for it alone, those in the tree of prefixes left out */
     sl_prefix_node *node; /* deepest page of its prompt in the tree; NULL without a tree */
     int n_own_nodes;      /* of those down to it, the ones that it computes */
-    uint64_t admission; /* order of admission: older first */
+    uint64_t admission;   /* order of admission: older first */
     sl_finish finish;
 } sl_sequence;
 

@@ -2,9 +2,9 @@
  *
  * Requests wait in batches, in order of arrival; within a batch those with a common beginning lie
  * together.  Sequences take seats; the seats of one block slot are computed together, and block
- * slots take turns so that every rank of the pipeline has work.  A finished sequence's seat is taken
- * by the next request at once.  Pages are reserved for the whole of a sequence when it is admitted,
- * so that what has started can always finish.
+ * slots take turns so that every rank of the pipeline has work.  A finished sequence's seat is
+ * taken by the next request at once.  Pages are reserved for the whole of a sequence when it is
+ * admitted, so that what has started can always finish.
  *
  * The pages of prompts stay in a tree (prefix.h) as long as nobody needs their room.  A sequence
  * shares those that its prompt begins with, and takes a copy of the first tokens of the next; it

@@ -133,8 +133,9 @@ static sl_status add_op(sl_block *block, sl_op_kind kind, int slot, int kept, in
 static sl_status make_room(sl_scheduler *s, int home, int need, sl_block *block) {
     while (s->n_free_pages[home] < need) {
         sl_prefix_node *n = sl_prefix_oldest(s->prefixes, home);
-        if (!n) return SL_FAIL(SL_ERR_NOMEM, "scheduler: %d pages are needed, %d are free", need,
-                               s->n_free_pages[home]);
+        if (!n)
+            return SL_FAIL(SL_ERR_NOMEM, "scheduler: %d pages are needed, %d are free", need,
+                           s->n_free_pages[home]);
         SL_TRY(add_op(block, SL_OP_DROP, 0, n->id, 0));
         sl_prefix_remove(s->prefixes, n);
         s->n_free_pages[home]++;
@@ -155,8 +156,7 @@ static sl_status emit_admission(sl_scheduler *s, const sl_sequence *q, const sl_
     sl_prefix_node *node = m->node;
     for (int p = n - 1; p >= 0; p--, node = node->parent) s->path[p] = node;
     for (int p = 0; p < n; p++) SL_TRY(add_op(block, SL_OP_SHARE, q->slot, s->path[p]->id, 0));
-    if (m->n_partial)
-        SL_TRY(add_op(block, SL_OP_COPY, q->slot, m->partial->id, m->n_partial));
+    if (m->n_partial) SL_TRY(add_op(block, SL_OP_COPY, q->slot, m->partial->id, m->n_partial));
     return add_op(block, SL_OP_RESERVE, q->slot, 0, r->ask.n_prompt + r->ask.max_tokens);
 }
 
@@ -226,6 +226,8 @@ static sl_status take_seat(sl_scheduler *s, sl_sequence *q, int slot, const sl_p
     q->n_sent = m->n_tokens;
     s->shared_tokens += (uint64_t)m->n_tokens;
     s->admitted_tokens += (uint64_t)sl_request_prompt_rows(r);
+    s->mix.begun_rows += sl_request_prompt_rows(r) - m->n_tokens;
+    s->mix.begun_most += r->ask.max_tokens;
     return SL_OK;
 }
 
@@ -247,18 +249,32 @@ static sl_status admit_choice(sl_scheduler *s, sl_request *r, int b, int share, 
     return SL_OK;
 }
 
-/* Sequences that block slot b may hold now: an even share, so that every slot has work. */
-static int fair_share(const sl_scheduler *s) {
-    const int most = s->seats * s->opt.n_block_slots;
+int sl_scheduler_n_waiting(const sl_scheduler *s, int most) {
     int waiting = s->waiting.n + s->arrived.n;
     for (const sl_request *r = s->waiting.head; r && waiting < most; r = r->next)
         waiting += r->n_sequences - r->n_admitted - 1;
     for (const sl_request *r = s->arrived.head; r && waiting < most; r = r->next)
         waiting += r->n_sequences - 1;
+    return waiting;
+}
+
+/* Sequences that block slot b may hold now: an even share, so that every slot has work. */
+static int fair_share(const sl_scheduler *s) {
+    const int waiting = sl_scheduler_n_waiting(s, s->seats * s->opt.n_block_slots);
     int held = 0;
     for (int b = 0; b < s->opt.n_block_slots; b++) held += s->block[b].n_seated;
     const int share = (held + waiting + s->opt.n_block_slots - 1) / s->opt.n_block_slots;
     return share < s->seats ? share : s->seats;
+}
+
+/* Sequences of each micro-batch when the block has n: an even share.  A few are not spread thin,
+ * for a layer of a micro-batch has its price however small it is; two micro-batches overlap. */
+static int micro_batch_share(const sl_scheduler *s, int n) {
+    const int half = (s->opt.micro_batch + 1) / 2;
+    int used = (n + half - 1) / half;
+    if (used < 2) used = 2;
+    if (used > s->opt.num_micro_batches) used = s->opt.num_micro_batches;
+    return (n + used - 1) / used;
 }
 
 /* What has arrived is the next batch: none of a later one is seated before all of it, so that
@@ -285,9 +301,9 @@ sl_status sl_scheduler_admit(sl_scheduler *s, int b, sl_block *block) {
         sl_request *r = before ? before->next : s->waiting.head;
         outcome how = SEATED;
         while (has_waiting_choices(r) && how == SEATED) {
-            const int most = fair_share(s), k = s->opt.num_micro_batches;
+            const int most = fair_share(s);
             if (s->block[b].n_seated >= most) return SL_OK;
-            SL_TRY(admit_choice(s, r, b, (most + k - 1) / k, block, &how));
+            SL_TRY(admit_choice(s, r, b, micro_batch_share(s, most), block, &how));
         }
         if (how == NO_ROOM) return SL_OK;
         if (how == LATER) {
@@ -339,7 +355,23 @@ static void leave_nodes(sl_scheduler *s, sl_sequence *q) {
     q->node = NULL;
 }
 
+/* What has ended counts less and less. */
+static void note_end(sl_scheduler *s, const sl_sequence *q) {
+    sl_job_mix *m = &s->mix;
+    m->begun_most -= q->request->ask.max_tokens;
+    m->ended_most += q->request->ask.max_tokens;
+    m->ended_tokens += q->n_tokens;
+    if (++m->n_ended < 4 * s->seats * s->opt.n_block_slots) return;
+    m->n_ended /= 2;
+    /* The rows of those that run stay as they are, in proportion to their tokens. */
+    const double all = m->begun_most + m->ended_most;
+    if (all > 0) m->begun_rows *= (m->begun_most + m->ended_most / 2) / all;
+    m->ended_most /= 2;
+    m->ended_tokens /= 2;
+}
+
 void sl_scheduler_leave_seat(sl_scheduler *s, sl_sequence *q) {
+    note_end(s, q);
     s->seat[q->slot] = NULL;
     s->block[q->slot / s->seats].n_seated--;
     s->released[s->n_released++] = q->slot;

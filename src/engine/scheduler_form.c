@@ -66,9 +66,27 @@ static int by_order(const void *a, const void *b) {
     return x->order != y->order ? x->order - y->order : by_admission(a, b);
 }
 
+/* Rows that a micro-batch takes at most.  Where more sequences wait, prompts come in as fast as
+ * sequences end in the long run, and no faster: else the seats would all be filled at once, their
+ * sequences end at about the same time, and sweeps full of prompts, bound by computing, would take
+ * turns with sweeps of decode alone, bound by what is moved.  Below a quarter of the most, small
+ * matrices cost more than that gains.  A function of the requests alone, so that runs can be
+ * repeated. */
+static int rows_at_most(const sl_scheduler *s, int b) {
+    const int most = s->opt.max_rows, seats = s->seats * s->opt.n_block_slots;
+    const sl_job_mix *m = &s->mix;
+    if (s->opt.two_phase || sl_scheduler_n_waiting(s, seats) < seats / 2) return most;
+    const double length = (m->ended_tokens + 1.0) / (m->ended_most + 1.0); /* of the most allowed */
+    const double tokens = m->ended_tokens + m->begun_most * length;
+    if (tokens < 1.0) return most;
+    const double rows = m->begun_rows / tokens * s->block[b].n_seated / s->opt.num_micro_batches;
+    const double with_decode = rows + (double)s->block[b].n_seated / s->opt.num_micro_batches;
+    return with_decode > most ? most : with_decode < most / 4 ? most / 4 : (int)with_decode;
+}
+
 /* One micro-batch: every decoding sequence has its row; prompts share the rest, oldest first, so
  * that a stream of long prompts starves nobody.  Rows that attend in the same way lie together. */
-static sl_status emit_micro_batch(sl_scheduler *s, int b, int m, int only_prompts,
+static sl_status emit_micro_batch(sl_scheduler *s, int b, int m, int only_prompts, int most,
                                   sl_block *block, int *has_prefill) {
     int n = 0, n_single = 0;
     sl_row_candidate *all = s->candidate;
@@ -81,7 +99,7 @@ static sl_status emit_micro_batch(sl_scheduler *s, int b, int m, int only_prompt
     if (n == 0) return SL_OK;
     qsort(all, (size_t)n, sizeof all[0], by_admission);
     SL_TRY(sl_block_add_micro_batch(block));
-    int room = s->opt.max_rows - n_single;
+    int room = most > n_single ? most - n_single : s->opt.max_rows > n_single;
     for (int i = 0; i < n; i++) {
         const int ready = rows_ready(all[i].sequence);
         all[i].n_rows = ready == 1 ? 1 : ready < room ? ready : room;
@@ -116,9 +134,9 @@ sl_status sl_scheduler_form(sl_scheduler *s, sl_block *block, int *formed_out,
         if (s->block[b].in_flight) continue;
         s->block[b].n_sent = 0;
         SL_TRY(sl_scheduler_admit(s, b, block));
-        const int only_prompts = waits_for_prompts(s, b);
+        const int only_prompts = waits_for_prompts(s, b), most = rows_at_most(s, b);
         for (int m = 0; m < s->opt.num_micro_batches; m++)
-            SL_TRY(emit_micro_batch(s, b, m, only_prompts, block, has_prefill_out));
+            SL_TRY(emit_micro_batch(s, b, m, only_prompts, most, block, has_prefill_out));
         if (block->n_segments == 0) continue;
         s->block[b].in_flight = 1;
         s->block[b].number = s->n_blocks++;

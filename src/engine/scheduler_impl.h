@@ -30,6 +30,15 @@ typedef struct {
     int order; /* of its rows in the micro-batch */
 } sl_row_candidate;
 
+/* Of what the work consists, recent sequences more than old ones. */
+typedef struct {
+    double begun_rows; /* prompt rows of sequences that have begun, shared ones left out */
+    double begun_most,
+        ended_most;      /* tokens that those that run, and that have ended, were allowed */
+    double ended_tokens; /* tokens that the latter generated */
+    int n_ended;
+} sl_job_mix;
+
 struct sl_scheduler {
     sl_scheduler_options opt;
     int seats;            /* per block slot */
@@ -40,15 +49,16 @@ struct sl_scheduler {
     /* Those that came since the last batch, the batch from which sequences are seated (a request
      * stays until all of its choices are), and those that are over. */
     sl_request_queue arrived, waiting, finished;
-    sl_row_candidate *candidate;     /* scratch: [micro_batch] sequences */
-    sl_prefix_node **path;           /* scratch: [pages of a context] */
-    int *released;                   /* slots to be released with the next block */
-    int *dropped;                    /* kept pages to be given up with it */
+    sl_row_candidate *candidate; /* scratch: [micro_batch] sequences */
+    sl_prefix_node **path;       /* scratch: [pages of a context] */
+    int *released;               /* slots to be released with the next block */
+    int *dropped;                /* kept pages to be given up with it */
     int n_released, n_dropped;
     int n_running;
     int n_free_pages[SL_TIER_COUNT]; /* neither reserved nor in the tree, by home */
     sl_prefix_tree *prefixes;        /* NULL: nothing is shared */
     uint64_t prefill_rows, decode_rows, admitted_tokens, shared_tokens;
+    sl_job_mix mix;
 };
 
 static inline int sl_scheduler_home(const sl_scheduler *s, int slot) {
@@ -57,6 +67,9 @@ static inline int sl_scheduler_home(const sl_scheduler *s, int slot) {
 
 /* scheduler_admit.c: seats waiting requests in block slot b, as far as seats and pages go. */
 sl_status sl_scheduler_admit(sl_scheduler *sched, int b, sl_block *block);
+
+/* Sequences that wait for a seat, counted as far as `most`. */
+int sl_scheduler_n_waiting(const sl_scheduler *sched, int most);
 
 /* Gives up a seat; its pages become free with the next block, before any admission. */
 void sl_scheduler_leave_seat(sl_scheduler *sched, sl_sequence *q);

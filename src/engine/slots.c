@@ -8,8 +8,7 @@
 sl_status sl_slots_open(int n, int max_context, int keep_tokens, sl_slots *out) {
     sl_slot *slot = calloc((size_t)n, sizeof *slot);
     if (!slot) return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %d sequence slots", n);
-    *out = (sl_slots){
-        .n = n, .max_context = max_context, .keep_tokens = keep_tokens, .slot = slot};
+    *out = (sl_slots){.n = n, .max_context = max_context, .keep_tokens = keep_tokens, .slot = slot};
     return SL_OK;
 }
 

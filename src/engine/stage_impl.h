@@ -121,6 +121,7 @@ struct sl_stage {
     int n_work;
     sl_event *epoch; /* the device's clock: recorded when a sweep begins, at epoch_s */
     double epoch_s;
+    int epoch_is_done;
     sl_stage_rows *mb; /* [num_micro_batches] */
     int n_sets;
     void **hidden[SL_STAGE_SETS];        /* [num_micro_batches] rows, where it is computed */
@@ -131,6 +132,7 @@ struct sl_stage {
     sl_stage_arrival *arrival[SL_STAGE_SETS];     /* [num_micro_batches] */
     sl_stage_departure *departure[SL_STAGE_SETS]; /* [num_micro_batches] */
     int expects;                                  /* 1: the next block is expected */
+    int left_set;                                 /* of the micro-batch that departed last */
     sl_choice_ask *ask;                           /* [max_rows], last rank */
     const sl_block *block;                        /* being computed */
     sl_block_result *result;                      /* last rank, being filled */

@@ -389,7 +389,10 @@ static sl_status chain_task(void *context, const sl_task *task, const sl_task *d
         before = a->state == SL_WIRE_RAISED ? SL_STREAM_WIRE_IN : -1;
         end = a->end;
     }
-    *chained_out = stream >= 0 && before >= 0 && s->failed == SL_OK;
+    /* Choosing tokens waits for what is queued before it; other ranks wait for this one meanwhile.
+     */
+    const int blocks = task->kind == SL_TASK_HEAD && s->opt.transport->n_ranks > 1;
+    *chained_out = stream >= 0 && before >= 0 && !blocks && s->failed == SL_OK;
     if (!*chained_out || stream == before) return SL_OK;
     const sl_status st = s->device->wait(s->opt.backend, (sl_stream)stream, end);
     sl_stage_note_failure(s, st, sl_error_message(), 1);
@@ -410,6 +413,11 @@ static sl_status poll_work(sl_stage *s, const sl_task *task, sl_ticket ticket, i
         end_s = sl_clock_s();
     } else {
         SL_TRY(s->device->is_done(s->opt.backend, work_of(s, task)->end, done_out));
+        /* Where ranks share a device, a copy may be over before computation's stream has its turn.
+         */
+        if (*done_out && !s->epoch_is_done)
+            SL_TRY(s->device->is_done(s->opt.backend, s->epoch, &s->epoch_is_done));
+        *done_out = *done_out && s->epoch_is_done;
         return *done_out ? account_device(s, task) : SL_OK;
     }
     if (*done_out) account(s, task, begin_s, end_s);
@@ -460,5 +468,6 @@ sl_status sl_stage_begin_sweep(sl_stage *s) {
     if (!s->device) return SL_OK;
     if (!s->epoch) SL_TRY(s->device->event_open(s->opt.backend, &s->epoch));
     s->epoch_s = sl_clock_s();
+    s->epoch_is_done = 0;
     return s->device->record(s->opt.backend, SL_STREAM_COMPUTE, s->epoch);
 }

@@ -183,11 +183,13 @@ static sl_status look_at_raised(sl_stage *s, int mb, sl_stage_arrival *a) {
     return SL_OK;
 }
 
-static sl_status advance_arrival(sl_stage *s, int set, int mb) {
+/* may_begin: those that are sent before it have begun.  A notice that has come since they were
+ * looked at must not overtake theirs. */
+static sl_status advance_arrival(sl_stage *s, int set, int mb, int may_begin) {
     sl_transport *t = s->opt.transport;
     sl_stage_arrival *a = &s->arrival[set][mb];
     int done = 0;
-    if (a->state == SL_WIRE_POSTED) {
+    if (a->state == SL_WIRE_POSTED && may_begin) {
         SL_TRY(t->ops->test(t, a->notice_ticket, &done));
         if (done) SL_TRY(take_notice(s, set, mb));
     }
@@ -206,12 +208,13 @@ static int is_free(const sl_stage *s, int set, int mb) {
 
 /* In the order of blocks and micro-batches, as they are sent. */
 static sl_status advance_arrivals(sl_stage *s) {
-    int may_post = 1;
+    int may_post = 1, may_begin = 1;
     for (int i = 0; i < s->n_sets; i++) {
         const int set = (s->set + i) % s->n_sets;
         for (int mb = 0; mb < s->opt.num_micro_batches; mb++) {
             sl_stage_arrival *a = &s->arrival[set][mb];
-            SL_TRY(advance_arrival(s, set, mb));
+            SL_TRY(advance_arrival(s, set, mb, may_begin));
+            may_begin = may_begin && a->state != SL_WIRE_POSTED;
             if (a->state != SL_WIRE_WANTED) continue;
             may_post = may_post && is_free(s, set, mb);
             if (may_post) SL_TRY(post(s, set, mb));
@@ -247,6 +250,7 @@ static sl_status put_on_wire(sl_stage *s, int set, int mb) {
 sl_status sl_stage_depart(sl_stage *s, int mb) {
     sl_transport *t = s->opt.transport;
     sl_stage_departure *d = &s->departure[s->set][mb];
+    s->left_set = s->set;
     d->bytes = (size_t)s->block->micro_batch[mb].n_rows * sl_stage_row_bytes(s);
     d->state = SL_WIRE_WANTED;
     d->credit = SL_CREDIT_ROOM;
@@ -300,8 +304,8 @@ static sl_status advance_departure(sl_stage *s, int set, int mb) {
 }
 
 static sl_status advance_departures(sl_stage *s) {
-    for (int i = 1; i <= s->n_sets; i++) { /* that of the block before comes first */
-        const int set = (s->set + i) % s->n_sets;
+    for (int i = 1; i <= s->n_sets; i++) { /* the set that left last comes last */
+        const int set = (s->left_set + i) % s->n_sets;
         for (int mb = 0; mb < s->opt.num_micro_batches; mb++) {
             SL_TRY(advance_departure(s, set, mb));
             /* In order: what is behind has no credit either. */

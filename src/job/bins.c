@@ -20,7 +20,7 @@ int sl_bins_reach(sl_bin_axis *axis, double end_s) {
     return n_times;
 }
 
-void sl_bins_fold(double sum[SL_BINS], int n_times) {
+void sl_bins_fold(double *sum, int n_times) {
     for (int t = 0; t < n_times; t++) {
         for (int b = 0; b < SL_BINS / 2; b++) sum[b] = sum[2 * b] + sum[2 * b + 1];
         for (int b = SL_BINS / 2; b < SL_BINS; b++) sum[b] = 0;
@@ -34,7 +34,7 @@ static int bin_at(const sl_bin_axis *axis, double at_s) {
 }
 
 void sl_bins_spread(const sl_bin_axis *axis, double start_s, double end_s, double amount,
-                    double sum[SL_BINS]) {
+                    double *sum) {
     const int first = bin_at(axis, start_s), last = bin_at(axis, end_s);
     if (first == last || !(end_s > start_s)) {
         sum[last] += amount;

@@ -26,11 +26,11 @@ void sl_bins_begin(sl_bin_axis *axis, double start_s);
 int sl_bins_reach(sl_bin_axis *axis, double end_s);
 
 /* Each two neighbours become one, n_times. */
-void sl_bins_fold(double sum[SL_BINS], int n_times);
+void sl_bins_fold(double *sum, int n_times);
 
 /* Adds an amount that came evenly from start_s to end_s, which has been reached. */
 void sl_bins_spread(const sl_bin_axis *axis, double start_s, double end_s, double amount,
-                    double sum[SL_BINS]);
+                    double *sum);
 
 /* Bins that have begun, and the seconds of bin b that are over; both 0 before anything happened. */
 int sl_bins_used(const sl_bin_axis *axis);

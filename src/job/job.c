@@ -253,8 +253,7 @@ static sl_status run_turns(job *j) {
         sl_pace_answered(&j->counts->pace, j->counts->n_answered + j->counts->n_refused);
         if (j->o->progress)
             sl_progress_update(j->o->progress, j->counts->n_answered + j->counts->n_refused,
-                               j->shared.n_generated_tokens,
-                               sl_pace_hits_frac(&j->counts->pace));
+                               j->shared.n_generated_tokens, sl_pace_hits_frac(&j->counts->pace));
         SL_TRY(keep_safe(j, sl_clock_s() - start_s));
     }
     SL_TRY(write_ready(j, !keeps_order(j)));

@@ -128,14 +128,14 @@ void sl_report_print(const sl_report *report, FILE *stream) {
             "rows, context %d, %s weights, %s cache%s%s\n",
             policy->micro_batch, policy->num_micro_batches, policy->blocks_in_flight,
             policy->max_rows, policy->max_context, weights_name(policy),
-            sl_dtype_name(policy->cache_dtype),
-            policy->no_sharing ? ", no prefix sharing" : "",
+            sl_dtype_name(policy->cache_dtype), policy->no_sharing ? ", no prefix sharing" : "",
             policy->two_phase ? ", two phases" : "");
     fprintf(stream, "requests  %10" PRIu64, report->n_requests);
     if (report->n_refused) fprintf(stream, "  (%" PRIu64 " refused)", report->n_refused);
     if (pace->n_shared_tokens)
         fprintf(stream,
-                "\nprefix    %10" PRIu64 " of %" PRIu64 " prompt tokens shared (%.1f %% prefix hits)",
+                "\nprefix    %10" PRIu64 " of %" PRIu64
+                " prompt tokens shared (%.1f %% prefix hits)",
                 pace->n_shared_tokens, pace->n_admitted_tokens, 100 * sl_pace_hits_frac(pace));
     fprintf(stream, "\nprefill   %10" PRIu64 " tokens in %8.2f s  %10.1f tokens/s\n",
             pace->n_prefill_rows, pace->prefill_s, sl_pace_prefill_tps(pace));
@@ -247,6 +247,8 @@ static void put_rank(sl_json_text *out, const sl_report *report, int r) {
     put_real(out, "start_s", rank->start_s);
     put_real(out, "bubble_s", rank->bubble_s);
     put_real(out, "exposed_wire_s", rank->exposed_wire_s);
+    put_real(out, "wire_exposed_frac",
+             rank->run_s > 0.0 ? rank->exposed_wire_s / rank->run_s : 0.0);
     put_real(out, "prefill_s", rank->prefill_s);
     put_real(out, "decode_s", rank->decode_s);
     put_int(out, "sent_bytes", rank->sent_bytes);

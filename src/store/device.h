@@ -54,7 +54,7 @@ typedef struct {
     /* The host's NUMA node next to the device, as the system numbers them; -1: not known. */
     int (*numa_node)(const struct sl_backend *be);
 
-    /* Queues a copy on a copy stream, or within the device on COMPUTE; returns at once.  Host
+    /* Queues a copy on a copy stream, or within the device on COMPUTE or H2D; returns at once. Host
      * memory must be pinned and stay until an event behind the copy is done. */
     sl_status (*copy)(struct sl_backend *be, sl_stream stream, void *dst, const void *src,
                       size_t bytes);

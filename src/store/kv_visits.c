@@ -14,6 +14,9 @@ typedef struct {
     int n_full_after;
     /* Its first pages, full ones, are those of an earlier visitor too, and brought by that one. */
     int n_brought, brought_by;
+    /* Of its first pages, those that visitor `near` of the micro-batch `near_batch` before has too:
+     * they are copied from its place as long as it has that. */
+    int n_near, near, near_batch;
     int at;     /* in the place on the device, the first page that it brings itself */
     int staged; /* the same in the staging */
 } visitor;
@@ -40,6 +43,9 @@ struct sl_kv_visits {
     unsigned char *staging; /* host: [n_places, staging_bytes] */
     party *party;           /* [n_micro_batches] */
     transfers *under_way;   /* [n_places] */
+    struct {
+        int layer, micro_batch; /* -1: nothing of this sweep */
+    } * holds;                  /* [n_places] */
     size_t last_bytes;
 };
 
@@ -67,7 +73,8 @@ static sl_status open_tables(sl_kv_visits *v) {
     const size_t most = (size_t)v->most, pages = most * (size_t)o->pages_per_slot;
     v->party = calloc((size_t)o->n_micro_batches, sizeof *v->party);
     v->under_way = calloc((size_t)o->n_places, sizeof *v->under_way);
-    int ok = v->party && v->under_way;
+    v->holds = calloc((size_t)o->n_places, sizeof *v->holds);
+    int ok = v->party && v->under_way && v->holds;
     for (int i = 0; ok && i < o->n_micro_batches; i++) {
         v->party[i].visitor = calloc(most + 1, sizeof *v->party[i].visitor);
         v->party[i].page = calloc(pages + 1, sizeof *v->party[i].page);
@@ -120,6 +127,7 @@ void sl_kv_visits_close(sl_kv_visits *v) {
     }
     for (int i = 0; v->under_way && i < v->opt.n_places; i++) free(v->under_way[i].ticket);
     free(v->party);
+    free(v->holds);
     free(v->under_way);
     free(v);
 }
@@ -158,6 +166,27 @@ static void find_brought(party *all, int i) {
     }
 }
 
+/* The same among the micro-batches whose places are not yet given to others by then. */
+static void find_near(sl_kv_visits *v, int micro_batch, int i) {
+    const party *all = &v->party[micro_batch];
+    visitor *p = &v->party[micro_batch].visitor[i];
+    const int32_t *page = home_pages(all, p);
+    if (p->home != SL_TIER_CPU || p->who.on_host || !v->opt.gpu || p->n_full == 0) return;
+    for (int b = micro_batch - 1; b >= 0 && b > micro_batch - v->opt.n_places; b--) {
+        for (int j = 0; j < v->party[b].n; j++) {
+            const visitor *q = &v->party[b].visitor[j];
+            const int32_t *other = home_pages(all, q);
+            if (q->n_full == 0 || page[0] != other[0] || !goes_along(p, q)) continue;
+            int n = 1;
+            while (n < p->n_full && n < q->n_full && page[n] == other[n]) n++;
+            if (n <= p->n_near) continue;
+            p->n_near = n;
+            p->near = j;
+            p->near_batch = b;
+        }
+    }
+}
+
 static unsigned char bits_of(const sl_kv_visits *v, const visitor *p) {
     unsigned char bits = 0;
     if (p->home == SL_TIER_DISK) {
@@ -178,6 +207,7 @@ sl_status sl_kv_visits_set(sl_kv_visits *v, const sl_kv_cache *kv, int micro_bat
     const int per_slot = v->opt.pages_per_slot;
     all->n = 0;
     all->kv = kv;
+    for (int q = 0; q < v->opt.n_places; q++) v->holds[q].layer = -1;
     for (int i = 0; i < n; i++) {
         const int end = who[i].position0 + who[i].n_rows;
         visitor p = {.who = who[i],
@@ -195,6 +225,7 @@ sl_status sl_kv_visits_set(sl_kv_visits *v, const sl_kv_cache *kv, int micro_bat
                            micro_batch, i + 1, p.n_pages, v->most, per_slot);
         all->visitor[i] = p;
         find_brought(all, i);
+        find_near(v, micro_batch, i);
         p = all->visitor[i];
         if (p.home == SL_TIER_DISK) staged += p.n_pages - p.n_brought;
         if (!p.who.on_host && v->opt.gpu) at += p.n_pages - p.n_brought;
@@ -334,21 +365,52 @@ static sl_status move_pool(sl_kv_visits *v, const party *all, int i, int layer, 
     const int32_t *page = home_pages(all, &all->visitor[i]);
     for (int k = from, end; k < to; k = end) {
         end = run_end(page, k, to);
-        void *home = pool_page(v, all, layer, page[k]), *here = place_of(v, place, number_of(all, i, k, 0));
+        void *home = pool_page(v, all, layer, page[k]),
+             *here = place_of(v, place, number_of(all, i, k, 0));
         SL_TRY(stream == SL_STREAM_H2D ? move(v, stream, here, home, end - k)
                                        : move(v, stream, home, here, end - k));
     }
     return SL_OK;
 }
 
+/* Copies from a place nearby what visitor i has in common with it, beyond what others bring.
+ * *have_out: its first pages that need not come from home. */
+static sl_status copy_near(sl_kv_visits *v, const party *all, int i, int layer, int place,
+                           int *have_out) {
+    const visitor *p = &all->visitor[i];
+    *have_out = p->n_brought;
+    if (p->n_near <= p->n_brought) return SL_OK;
+    int from = 0;
+    while (from < v->opt.n_places &&
+           (v->holds[from].layer != layer || v->holds[from].micro_batch != p->near_batch))
+        from++;
+    if (from == v->opt.n_places || from == place) return SL_OK;
+    const party *near = &v->party[p->near_batch];
+    const size_t bytes = v->opt.format.page_bytes;
+    for (int k = p->n_brought, end; k < p->n_near; k = end) {
+        const int first = number_of(near, p->near, k, 0);
+        for (end = k + 1; end < p->n_near; end++)
+            if (number_of(near, p->near, end, 0) != first + end - k) break;
+        SL_TRY(v->opt.host.device->copy(v->opt.host.be, SL_STREAM_H2D,
+                                        place_of(v, place, number_of(all, i, k, 0)),
+                                        place_of(v, from, first), (size_t)(end - k) * bytes));
+    }
+    *have_out = p->n_near;
+    return SL_OK;
+}
+
 sl_status sl_kv_visits_upload(sl_kv_visits *v, int layer, int micro_batch, int place) {
     const party *all = &v->party[micro_batch];
     v->last_bytes = 0;
+    v->holds[place].layer = layer;
+    v->holds[place].micro_batch = micro_batch;
     for (int i = 0; i < all->n; i++) {
         const visitor *p = &all->visitor[i];
         if (p->who.on_host || p->n_before == 0) continue;
         if (p->home == SL_TIER_CPU) {
-            SL_TRY(move_pool(v, all, i, layer, place, SL_STREAM_H2D, p->n_brought, p->n_before));
+            int have;
+            SL_TRY(copy_near(v, all, i, layer, place, &have));
+            SL_TRY(move_pool(v, all, i, layer, place, SL_STREAM_H2D, have, p->n_before));
             continue;
         }
         const int32_t *here = sl_kv_visits_pages(v, micro_batch, i);

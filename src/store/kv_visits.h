@@ -10,7 +10,8 @@
  *
  * Without a device the staging is the place.  A visitor that attends on the host does not come to
  * the device: of its disk pages the full ones are fetched into the staging, and the host is told
- * where its pages are.  Pages that several visitors of a micro-batch share come once.
+ * where its pages are.  Pages that several visitors of a micro-batch share come once; those
+ * that the micro-batches just before had too are copied within the device.
  * Layer: store.  May include: base, model.  Thread safety: one thread per object.
  */
 #ifndef SL_STORE_KV_VISITS_H

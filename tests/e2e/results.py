@@ -3,6 +3,8 @@
 
 results.py requests GOLDEN          prints requests: the golden prompts greedily, some drawn, some scored
 results.py same A B TOLERANCE       every line, text and id the same; log-probabilities within TOLERANCE
+results.py alike A B TOLERANCE      the same ids by custom_id, with log-probabilities within TOLERANCE, or
+                                    another way only at a choice narrower than twice of it
 results.py sort RESULTS             prints the lines in the order of their custom_id
 results.py golden RESULTS GOLDEN [TOLERANCE]
                                     greedy lines against golden continuations; log-probabilities
@@ -65,6 +67,44 @@ def same(a, b, tolerance):
     return not state["bad"]
 
 
+def choices_by_id(path):
+    answers = {}
+    for r in read_lines(path):
+        for choice in r["response"]["body"]["choices"]:
+            answers[f"{r['custom_id']}/{choice['index']}"] = choice
+    return answers
+
+
+def alike(a, b, tolerance):
+    one, other = choices_by_id(a), choices_by_id(b)
+    bad, forks, n, largest = [], 0, 0, 0.0
+    if one.keys() != other.keys():
+        bad.append(f"{len(one)} and {len(other)} choices, not the same ones")
+    for key in sorted(one.keys() & other.keys()):
+        x, y = one[key], other[key]
+        xs, ys = x["token_ids"], y["token_ids"]
+        if len(xs) != len(ys):
+            bad.append(f"{key}: {len(xs)} and {len(ys)} ids")
+        for t, (i, k) in enumerate(zip(xs, ys)):
+            p, q = x["logprobs"]["token_logprobs"][t], y["logprobs"]["token_logprobs"][t]
+            if i == k:
+                n += 1
+                largest = max(largest, abs(p - q))
+                if abs(p - q) > tolerance:
+                    bad.append(f"{key}: token {t} has {p} and {q}")
+                continue
+            # Greedy: each took its best, so both were best within rounding.
+            if abs(p - q) > 2 * tolerance:
+                bad.append(f"{key}: token {t} is {i} ({p}) and {k} ({q})")
+            forks += 1
+            break
+    print(f"{a} and {b}: {n} ids the same, {forks} of {len(one)} part at a narrow choice; "
+          f"log-probabilities differ by at most {largest:.1e}, {len(bad)} differences")
+    for text in bad[:10]:
+        print("  " + text[:300])
+    return not bad and n > 0 and forks <= len(one) // 4
+
+
 # f16 pages move log-probabilities by this much; a choice with less than twice of it between the
 # first and the second may go the other way (tests/unit/test_golden_smollm2.c).
 PAGES_TOLERANCE = 2e-2
@@ -108,6 +148,8 @@ def main():
         return 0
     if command == "same":
         return 0 if same(args[0], args[1], float(args[2])) else 1
+    if command == "alike":
+        return 0 if alike(args[0], args[1], float(args[2])) else 1
     if command == "sort":
         for line in sorted(read_lines(args[0]), key=lambda r: r["custom_id"]):
             print(json.dumps(line))

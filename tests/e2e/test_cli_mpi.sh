@@ -88,6 +88,42 @@ done
 expect 3 2 run --model "$model" --input job.jsonl --output layers.out --layers 1,3 --quiet
 [ "$(strip 1.out)" = "$(strip layers.out)" ] || fail "--layers 1,3 gives other results"
 
+# The wrapper passes everything on.
+SLUICE=$sluice timeout 120 "$source/launch/mpirun" -n 2 run --model "$model" --input job.jsonl \
+    --output wrapper.out --quiet >out 2>err </dev/null
+[ $? = 3 ] || fail "launch/mpirun changes the exit status"
+[ "$(strip 1.out)" = "$(strip wrapper.out)" ] || fail "launch/mpirun gives other results"
+"$source/launch/mpirun" --frobnicate >out 2>err && fail "launch/mpirun takes any option"
+says_once err "unknown option --frobnicate"
+
+# Who computes what is said before it begins.
+expect 0 2 run --model "$model" --input one.jsonl --output table.out
+for rank in 0 1; do
+    line="^ +$rank +$(hostname | cut -c 1-63) +cpu .* $((2 * rank))-$((2 * rank + 1)) .* of "
+    [ "$(grep -cE "$line" err)" = 1 ] || fail "rank $rank is not in the table"
+done
+
+# Ranks that open another checkpoint than the first one are named.
+cp -r "$source/tests/golden/models/qwen2" there
+cp -r "$source/tests/golden/models/qwen2" here
+python3 - <<'P'
+# Another number in the middle of the weights: no shape tells it.
+with open("there/model.safetensors", "r+b") as f:
+    size = f.seek(0, 2)
+    f.seek(size // 2)
+    byte = f.read(1)[0]
+    f.seek(size // 2)
+    f.write(bytes([byte ^ 1]))
+P
+run_two() { # MODEL OF RANK 0, OF RANK 1
+    timeout 120 mpirun --oversubscribe --bind-to none -n 1 "$sluice" run --model "$1" \
+        --input one.jsonl --output two.out --overwrite : -n 1 "$sluice" run --model "$2" \
+        --input one.jsonl --output two.out --overwrite >out 2>err </dev/null || return
+}
+run_two here "$source/tests/golden/models/qwen2" || fail "a copy of the checkpoint is refused"
+run_two here there && fail "ranks computed with different checkpoints"
+says_once err "sluice: rank 1 on $(hostname | cut -c 1-63): --model there is another checkpoint than the first rank's"
+
 # A rank that dies ends the others within seconds.
 mkfifo pipe
 (timeout 60 mpirun --oversubscribe --bind-to none -n 2 "$sluice" run --model "$model" --input pipe \

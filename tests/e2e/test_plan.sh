@@ -217,6 +217,22 @@ holds 'p["plan"]["machine"] == "a toy that forces all tiers"'
 expect 2 "$sluice" bench "${tiny[@]}" --gpu-mem 0 --cluster "$g16"
 says err "this one has none"
 
+# ---- unequal machines ----
+
+two=(--model dummy:opt-13b --prompt-len 128 --gen-len 8 --num-prompts 128
+    --cluster "$source/cluster/h100.json" --cluster "$source/cluster/t4.json")
+expect 0 "$sluice" plan "${two[@]}" --weights q4 --cache q4 --json
+holds 'p["feasible"] and sum(r["layers"] for r in p["ranks"]) == 40'
+holds 'p["ranks"][0]["layers"] > 3 * p["ranks"][1]["layers"] > 0'
+expect 0 "$sluice" plan "${two[@]}" --quality q4 --ranks 3
+says out "one T4"
+says out "--layers"
+expect 2 "$sluice" plan "${two[@]}" --save unequal.json
+says err "--save"
+# A run on such machines splits the layers by itself, and says what it expected.
+expect 0 "$sluice" bench "${two[@]}" --backend sim --weights q4 --cache q4 -q
+holds 'p["ranks"][0]["end_layer"] > 30 and abs(p["plan"]["tokens_per_s"] / p["total_tokens_per_s"] - 1) < 0.1'
+
 # ---- wrong usage ----
 
 expect 2 "$sluice" plan
@@ -245,7 +261,7 @@ says err "--policy FILE"
 expect 0 "$sluice" plan --help
 for option in model prompt-len gen-len cost-model gpu-mem cpu-mem disk-mem alpha micro-batch \
     num-micro-batches percent compress-weights json profile num-prompts ranks max-rows max-context \
-    weights cache quality max-latency save; do
+    weights cache quality max-latency save cluster may-idle; do
     says out "--$option"
 done
 says out "Exit status"

@@ -122,6 +122,27 @@ if mount -t tmpfs -o size=400k tmpfs disk 2>/dev/null; then
     same disk/out.jsonl
 fi
 
+# A signal in the middle of a pass that takes long.
+python3 -c '
+for i in range(16):
+    print({"prompt": [(i * 7 + j) % 1000 for j in range(500)], "max_tokens": 2})' |
+    tr "'" '"' >long.jsonl
+long=("$sluice" run --model dummy:opt-125m --input long.jsonl --threads 1 --micro-batch 1
+    --num-micro-batches 16 --max-rows 500 --quiet --overwrite)
+timeout 300 "${long[@]}" --output long.out >out 2>err </dev/null &
+pid=$!
+for _ in $(seq 600); do # once it computes, it catches signals
+    grep -qsE '^SigCgt:.*[4-7c-f][0-9a-f]{3}$' "/proc/$(pgrep -P "$pid" | head -n 1)/status" && break
+    sleep 0.05
+done
+sleep 1
+kill -TERM "$(pgrep -P "$pid" | head -n 1)"
+seconds=$SECONDS status=0
+wait "$pid" || status=$?
+[ "$status" = 1 ] || fail "exit status $status after SIGTERM in a long pass"
+[ $((SECONDS - seconds)) -le 9 ] || fail "a long pass goes on for $((SECONDS - seconds)) s"
+says err "sluice: stopped by a signal"
+
 # ---- another job ----
 
 expect 2 "${run[@]}" --output job.out --seed 1

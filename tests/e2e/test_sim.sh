@@ -2,7 +2,7 @@
 # Simulated machines from the command line: SLUICE_BINARY SOURCE_DIR BUILD_DIR
 set -u
 sluice=$1 source=$2
-t4=$source/tests/e2e/t4.json
+t4=$source/cluster/t4.json
 dir=$(mktemp -d) || exit 2
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 2
@@ -38,7 +38,7 @@ refused() {
 }
 
 bench one --cluster "$t4" --trace one.trace || bad "one rank: $(cat one.err)"
-has one.json 'r["backend"].startswith("sim (T4") and r["n_ranks"] == 1'
+has one.json '"T4" in r["backend"] and r["backend"].startswith("sim (") and r["n_ranks"] == 1'
 has one.json 'r["n_generated_tokens"] == 64 * 8 and r["total_tokens_per_s"] > 1'
 has one.json 'r["ranks"][0]["weight_bytes_cpu"] > 50e9'
 has one.json 'r["ranks"][0]["queues"]["h2d"]["busy_s"] <= r["wall_s"]'

@@ -7,6 +7,7 @@
 #include "cpu/cpu_backend.h"
 #include "engine/engine.h"
 #include "mpi_test.h"
+#include "support/direct.h"
 
 enum { PROMPT = 40, GENERATE = 12, N_REQUESTS = 10 };
 
@@ -24,8 +25,8 @@ static sl_status failing_linear(sl_backend *be, void *y, int ldy, const void *x,
     return real_linear(be, y, ldy, x, w, bias, n_rows, accumulate);
 }
 
-static sl_backend *open_backend(sl_backend_ops *patched) {
-    const sl_cpu_options options = {.n_threads = 1};
+static sl_backend *open_backend(sl_backend_ops *patched, int is_direct) {
+    const sl_cpu_options options = {.n_threads = 1, .device_bytes = is_direct ? 64 << 20 : 0};
     sl_backend *be = NULL;
     CHECK_OK(sl_cpu_backend_open(&options, &be));
     real_linear = be->ops->linear;
@@ -67,12 +68,15 @@ static sl_status run(sl_engine *e, int is_first, int *n_results) {
     return SL_OK;
 }
 
-static void one_run(const sl_source *source, int bad_rank, int after_calls) {
-    sl_transport *t = NULL;
+/* is_direct: hidden states go from device to device. */
+static void one_run(const sl_source *source, int bad_rank, int after_calls, int is_direct) {
+    sl_transport *mpi = NULL, *t = NULL;
     sl_backend_ops patched;
-    sl_backend *be = open_backend(&patched);
+    sl_backend *be = open_backend(&patched, is_direct);
     sl_engine *e = NULL;
-    CHECK_OK(sl_transport_open_mpi(&t));
+    CHECK_OK(sl_transport_open_mpi(&mpi));
+    t = mpi;
+    if (is_direct) CHECK_OK(direct_open(mpi, &t));
     sl_policy policy;
     sl_policy_init(&policy);
     policy.cpu_budget_bytes = 64 << 20;
@@ -100,14 +104,15 @@ static void one_run(const sl_source *source, int bad_rank, int after_calls) {
     }
     sl_engine_close(e);
     sl_backend_close(be);
-    sl_transport_close(t);
+    if (is_direct) sl_transport_close(t);
+    sl_transport_close(mpi);
 }
 
 /* One rank's budget is too small: no rank opens, all say why. */
 static void opening_fails_everywhere(const sl_source *source, int bad_rank) {
     sl_transport *t = NULL;
     sl_backend_ops patched;
-    sl_backend *be = open_backend(&patched);
+    sl_backend *be = open_backend(&patched, 0);
     sl_engine *e = NULL;
     CHECK_OK(sl_transport_open_mpi(&t));
     sl_policy policy;
@@ -125,7 +130,7 @@ static void opening_fails_everywhere(const sl_source *source, int bad_rank) {
 static void different_options_are_refused(const sl_source *source) {
     sl_transport *t = NULL;
     sl_backend_ops patched;
-    sl_backend *be = open_backend(&patched);
+    sl_backend *be = open_backend(&patched, 0);
     sl_engine *e = NULL;
     CHECK_OK(sl_transport_open_mpi(&t));
     sl_policy policy;
@@ -151,14 +156,17 @@ int main(int argc, char **argv) {
         if (info.rank == 0) printf("skipped: %d ranks, %d layers\n", info.n_ranks, n_layers);
         return 77;
     }
-    one_run(source, -1, 0);
+    one_run(source, -1, 0, 0);
     for (int bad = 0; bad < info.n_ranks; bad++) {
         opening_fails_everywhere(source, bad);
-        one_run(source, bad, 0);
-        one_run(source, bad, 3);
-        one_run(source, bad, 150);
+        for (int is_direct = 0; is_direct < 2; is_direct++) {
+            one_run(source, bad, 0, is_direct);
+            one_run(source, bad, 3, is_direct);
+            one_run(source, bad, 150, is_direct);
+        }
     }
-    one_run(source, -1, 0);
+    one_run(source, -1, 0, 1);
+    one_run(source, -1, 0, 0);
     different_options_are_refused(source);
     sl_source_close(source);
     sl_mpi_info_free(&info);

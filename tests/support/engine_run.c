@@ -102,7 +102,9 @@ static sl_status drive_first(sl_engine *engine, const run_options *options,
 sl_status run_engine(const run_options *options, sl_transport *transport,
                      const sl_engine_request *requests, int n, run_result *results,
                      sl_engine_stats *stats) {
-    const sl_cpu_options cpu = {.n_threads = options->n_threads, .reference = options->reference};
+    const sl_cpu_options cpu = {.n_threads = options->n_threads,
+                                .reference = options->reference,
+                                .device_bytes = options->device_bytes};
     sl_source *source = NULL;
     sl_backend *backend = NULL;
     sl_engine *engine = NULL;

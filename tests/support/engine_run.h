@@ -35,10 +35,11 @@ typedef enum {
 } run_arrival;
 
 typedef struct {
-    const char *model; /* as sl_source_open() takes it */
-    sl_policy policy;  /* no budget means 256 MiB */
-    int reference;     /* 1: the reference operators */
-    int n_threads;     /* 0: as the backend likes */
+    const char *model;   /* as sl_source_open() takes it */
+    sl_policy policy;    /* no budget means 256 MiB */
+    int reference;       /* 1: the reference operators */
+    int n_threads;       /* 0: as the backend likes */
+    size_t device_bytes; /* of host memory that stands in for a device's; 0: none */
     run_arrival arrival;
     sl_token_callback on_token; /* or NULL; its user is &results[i] of the request */
     int stop_after;             /* > 0: sl_engine_stop() after that many steps */

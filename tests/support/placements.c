@@ -109,8 +109,8 @@ static int common_prompt(int vocab, intptr_t i, int32_t *prompt) {
     static const int own[PLACEMENT_REQUESTS] = {0, 0, 12, 7, 3, 10, 40};
     const int n = common[i] + own[i];
     for (int j = 0; j < n; j++)
-        prompt[j] = (int32_t)(sl_rng_at(j < common[i] ? 99 : (uint64_t)i, (uint64_t)j) %
-                              (uint64_t)vocab);
+        prompt[j] =
+            (int32_t)(sl_rng_at(j < common[i] ? 99 : (uint64_t)i, (uint64_t)j) % (uint64_t)vocab);
     return n;
 }
 

@@ -119,6 +119,7 @@ static sl_status run_rank(rank_run *r) {
     SL_GO(t->ops->agree(t, st));
     vocab = sl_source_config(source)->vocab;
     policy.host_attention = be->ops->device ? ha : NULL;
+    if (job->weights) policy.weights = job->weights[r->rank];
     if (policy.cpu_budget_bytes == 0) policy.cpu_budget_bytes = (size_t)rates->cpu_bytes;
     if (rates->disk_bytes > 0.0) policy.disk_dir = "/nowhere";
     if (policy.disk_budget_bytes == 0) policy.disk_budget_bytes = (size_t)rates->disk_bytes;

@@ -19,7 +19,8 @@ typedef struct {
     const sl_model_config *config; /* of another shape, `model` is its name; NULL: the model's */
     sl_policy policy; /* budgets that are 0 are those of the machine; parts are filled in */
     int n_prompts, prompt_len, gen_len;
-    size_t gpu_bytes; /* 0: all */
+    size_t gpu_bytes;         /* 0: all */
+    const sl_shares *weights; /* [n_ranks] instead of the policy's; NULL: the policy's */
 } sim_job;
 
 /* Of one rank. */

@@ -208,9 +208,10 @@ static void turns_compute_every_row_once(void **state) {
         const int prompt = 1 + (int)sl_rng_below(&rng, 3000), gen = 1 + (int)sl_rng_below(&rng, 90);
         const int seats = 1 + (int)sl_rng_below(&rng, 60), k = 1 + (int)sl_rng_below(&rng, 8);
         const int n = 1 + (int)sl_rng_below(&rng, 2000), rows = 1 + (int)sl_rng_below(&rng, 2048);
+        const int blocks = 1 + (int)sl_rng_below(&rng, 4);
         const sl_workload w = sl_workload_uniform(prompt, gen, n);
         sl_turns t;
-        assert_int_equal(sl_workload_turns(&w, seats, k, rows, &t), SL_OK);
+        assert_int_equal(sl_workload_turns(&w, seats, k, blocks, rows, &t), SL_OK);
         double prefill = 0, decode = 0, tokens = 0;
         for (int p = 0; p < SL_N_PHASES; p++) {
             prefill += t.load[p].prefill_rows * t.n_batches;
@@ -229,7 +230,7 @@ static void kinds_of_prompts_mix_in_their_proportion(void **state) {
     const sl_workload w = {.n_prompts = 400, .n_bins = 2, .bin = {{100, 10, 3}, {500, 50, 1}}};
     sl_turns t;
     assert_int_equal(sl_workload_context(&w), 550);
-    assert_int_equal(sl_workload_turns(&w, 20, 2, 512, &t), SL_OK);
+    assert_int_equal(sl_workload_turns(&w, 20, 2, 1, 512, &t), SL_OK);
     double prefill = 0, decode = 0;
     for (int p = 0; p < SL_N_PHASES; p++) {
         prefill += t.load[p].prefill_rows * t.n_batches;
@@ -242,6 +243,10 @@ static void kinds_of_prompts_mix_in_their_proportion(void **state) {
 
 /* ---- replay ---- */
 
+static const sl_replay_batch batches[4] = {{0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}};
+static const sl_replay_batch attending[4] = {
+    {SL_VISIT_HOST, 0, 1}, {SL_VISIT_HOST, 0, 1}, {SL_VISIT_HOST, 0, 1}, {SL_VISIT_HOST, 0, 1}};
+
 static sl_replay_work streamed_work(void) {
     return (sl_replay_work){.n_layers = 48,
                             .n_micro_batches = 4,
@@ -249,7 +254,8 @@ static sl_replay_work streamed_work(void) {
                             .is_last_rank = 1,
                             .has_device = 1,
                             .is_uploaded = 1,
-                            .upload_s = 20e-3,
+                            .batch = batches,
+                            .upload = {20e-3, 0},
                             .before_s = 1e-3,
                             .after_s = 2e-3};
 }
@@ -257,12 +263,13 @@ static sl_replay_work streamed_work(void) {
 static void streamed_weights_hide_computation(void **state) {
     (void)state;
     sl_replay_work w = streamed_work();
-    double s;
-    assert_int_equal(sl_replay_sweep(&w, &s), SL_OK);
-    assert_within("sweep", s, 48 * 20e-3, 0.03);
-    w.upload_s = 1e-3;
-    assert_int_equal(sl_replay_sweep(&w, &s), SL_OK);
-    assert_within("sweep", s, 48 * 4 * 3e-3, 0.01);
+    sl_replay_times t;
+    assert_int_equal(sl_replay_sweep(&w, &t), SL_OK);
+    assert_within("sweep", t.sweep_s, 48 * 20e-3, 0.03);
+    w.upload.seconds = 1e-3;
+    assert_int_equal(sl_replay_sweep(&w, &t), SL_OK);
+    assert_within("sweep", t.sweep_s, 48 * 4 * 3e-3, 0.01);
+    assert_within("first", t.first_s, 48 * 4 * 3e-3, 0.02);
 }
 
 /* With rows on the host a layer's last micro-batches are computed after the next layer's first:
@@ -270,13 +277,37 @@ static void streamed_weights_hide_computation(void **state) {
 static void attention_on_the_host_holds_the_ring_longer(void **state) {
     (void)state;
     sl_replay_work w = streamed_work();
-    double without, with;
+    sl_replay_times without, with;
     assert_int_equal(sl_replay_sweep(&w, &without), SL_OK);
-    w.visit = SL_VISIT_HOST;
-    w.attend_s = 1e-3;
+    w.batch = attending;
+    w.attend.seconds = 1e-3;
     assert_int_equal(sl_replay_sweep(&w, &with), SL_OK);
-    assert_within("sweep", with, 48 * (20e-3 + 2 * 3e-3), 0.05);
-    assert_true(with > without);
+    assert_within("sweep", with.sweep_s, 48 * (20e-3 + 2 * 3e-3), 0.05);
+    assert_true(with.sweep_s > without.sweep_s);
+}
+
+/* Copies both ways at 10 GB/s each over a link of 12 in all, beside attention that takes most of
+ * host memory. */
+static void what_is_shared_slows_all_that_share_it(void **state) {
+    (void)state;
+    const sl_replay_batch visiting[1] = {{SL_VISIT_UPLOAD | SL_VISIT_STORE, 1, 0}};
+    sl_replay_work w = {.n_layers = 40,
+                        .n_micro_batches = 1,
+                        .is_first_rank = 1,
+                        .is_last_rank = 1,
+                        .has_device = 1,
+                        .batch = visiting,
+                        .visit_upload = {10e-3, 10e9},
+                        .visit_store = {10e-3, 10e9}};
+    sl_replay_times alone, shared;
+    assert_int_equal(sl_replay_sweep(&w, &alone), SL_OK);
+    assert_within("alone", alone.sweep_s, 41 * 10e-3, 0.01);
+    w.duplex_bps = 12e9;
+    assert_int_equal(sl_replay_sweep(&w, &shared), SL_OK);
+    assert_within("shared link", shared.sweep_s, 41 * 10e-3 * 20 / 12, 0.03);
+    w.dram_beside_h2d_bps = 6e9;
+    assert_int_equal(sl_replay_sweep(&w, &shared), SL_OK);
+    assert_within("shared memory", shared.sweep_s, 41 * 10e-3 * 20 / 6, 0.03);
 }
 
 int main(void) {
@@ -291,6 +322,7 @@ int main(void) {
         cmocka_unit_test(turns_compute_every_row_once),
         cmocka_unit_test(kinds_of_prompts_mix_in_their_proportion),
         cmocka_unit_test(streamed_weights_hide_computation),
+        cmocka_unit_test(what_is_shared_slows_all_that_share_it),
         cmocka_unit_test(attention_on_the_host_holds_the_ring_longer),
     };
     return cmocka_run_group_tests_name("cost_measured", tests, NULL, NULL);

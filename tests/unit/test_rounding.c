@@ -10,9 +10,9 @@
 
 #include <cmocka.h>
 
+#include "base/half.h"
 #include "base/rng.h"
 #include "cpu/cpu_backend.h"
-#include "base/half.h"
 #include "support/placements.h"
 
 enum { N_SEEDS = 16 };

@@ -199,8 +199,8 @@ static void measure(bench *b, int kinds, double rate[N_KINDS]) {
 }
 
 static void bench_format(bench *b, sl_dtype dtype) {
-    static const int sets[] = {H2D, HOST, DEVICE, H2D | HOST, HOST | DEVICE, H2D | DEVICE,
-                               H2D | HOST | DEVICE};
+    static const int sets[] = {
+        H2D, HOST, DEVICE, H2D | HOST, HOST | DEVICE, H2D | DEVICE, H2D | HOST | DEVICE};
     double alone[N_KINDS] = {0};
     make_device_pages(b, sl_kv_format_make(dtype, HEADS, HEAD_DIM));
     const double job_gb = ROWS * PAGES * (double)b->device_cache.format.page_bytes * 1e-9;
