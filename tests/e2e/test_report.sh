@@ -24,8 +24,8 @@ fail() {
 # ---- every drawing has something to show: two simulated ranks with all tiers, and a plan ----
 
 "$sluice" bench --backend sim --cluster "$source/cluster/toy.json" --sim-ranks 2 --model dummy:opt-125m \
-    --prompt-len 64 --gen-len 16 --num-prompts 100 --common-prefix 0.5 --plan always --disk-dir . \
-    --gpu-mem 260MiB --report sim.html --metrics-json sim.json >sim.out 2>log || fail "bench"
+    --prompt-len 64 --gen-len 16 --num-prompts 100 --common-prefix 0.5 --percent 40,30,50,30,100,0 --micro-batch 8 --num-micro-batches 2 --disk-dir . \
+    --gpu-mem 260MiB --cpu-mem 512MiB --report sim.html --metrics-json sim.json >sim.out 2>log || fail "bench"
 python3 "$check" page sim.html sim.json speed queues moment ranks links memory plan prefix >log 2>&1 ||
     fail "the page of bench"
 python3 -c "

@@ -20,6 +20,8 @@ clean_up() {
     rm -rf "$work"
 }
 trap clean_up EXIT
+# Freed memory must not pile up where the sanitizer keeps it.
+export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}quarantine_size_mb=8:thread_local_quarantine_size_kb=64"
 ulimit -n "$(ulimit -H -n)" 2>/dev/null
 
 # storm CLIENTS SECONDS MAX_QUEUE
