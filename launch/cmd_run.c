@@ -1,5 +1,6 @@
 /* sluice run: answers a file of requests. */
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -302,10 +303,15 @@ static sl_status expect(const void *user, const sl_setup *setup, sl_workload *wo
     const run_input *in = user;
     const run_files *f = in->files;
     if (!f->resume || f->n_lines < 1) return SL_OK;
+    const int64_t n_left = f->n_lines - (int64_t)sl_resume_n_written(f->resume);
+    if (strcmp(in->o->input, "-") == 0) { /* a file, but it can be read only once */
+        workload->n_prompts = n_left < 1 ? 1 : n_left < INT_MAX ? (int)n_left : INT_MAX;
+        return SL_OK;
+    }
     const int positions = setup->config.max_positions, wanted = in->o->setup.max_context;
     const sl_expect_ask ask = {.input = in->o->input,
                                .n_lines = f->n_lines,
-                               .n_left = f->n_lines - (int64_t)sl_resume_n_written(f->resume),
+                               .n_left = n_left,
                                .format = (sl_job_format)in->o->format,
                                .defaults = &in->o->defaults,
                                .tokenizer = setup->tokenizer,

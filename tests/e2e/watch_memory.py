@@ -5,7 +5,7 @@ watch_memory.py PROGRAM OUTPUT N_LINES LIMIT COMMAND...
 
 Samples the resident memory (anonymous and shared; files that are mapped do not count) of every
 descendant process called PROGRAM while OUTPUT grows to N_LINES lines.  Prints it by fifths of the
-output.  Fails if a rank, after the first two fifths, ever has more than 1 + LIMIT times the most
+output.  Fails if a rank, after the first three fifths, ever has more than 1 + LIMIT times the most
 that it had in them, or if there were too few samples to tell.  Else the status is the command's.
 """
 import os
@@ -81,7 +81,8 @@ def main():
     ok = bool(peaks)
     for rank, pid in enumerate(sorted(peaks)):
         row = peaks[pid]
-        warm, later = max(row[:2]), max(row[2:])
+        # Until about then prompts that are kept fill the cache.
+        warm, later = max(row[:3]), max(row[3:])
         flat = 0 < later <= warm * (1 + limit) + SLACK_KIB
         ok = ok and flat
         print(f"process {rank}: most resident memory in each fifth of the output, MiB: "
