@@ -55,6 +55,23 @@ typedef struct {
     double patience_s; /* from a failure or a signal until ranks are made to end; set likewise */
 } sl_setup_options;
 
+/* In the order of sl_setup_weights and sl_setup_caches. */
+enum {
+    SL_SETUP_WEIGHTS_STORED,
+    SL_SETUP_WEIGHTS_F32,
+    SL_SETUP_WEIGHTS_F16,
+    SL_SETUP_WEIGHTS_Q8,
+    SL_SETUP_WEIGHTS_Q4,
+    SL_SETUP_WEIGHTS_AUTO
+};
+enum {
+    SL_SETUP_CACHE_F16,
+    SL_SETUP_CACHE_F32,
+    SL_SETUP_CACHE_Q8,
+    SL_SETUP_CACHE_Q4,
+    SL_SETUP_CACHE_AUTO
+};
+
 /* Whether the policy is planned where the options leave it open. */
 typedef enum { SL_SETUP_PLAN_AUTO, SL_SETUP_PLAN_ALWAYS, SL_SETUP_PLAN_NEVER } sl_setup_wish;
 

@@ -15,9 +15,6 @@
 #include "setup_wire.h"
 #include "simulate.h"
 
-enum { WEIGHTS_STORED, WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_AUTO = 5 };
-enum { CACHE_F16, CACHE_F32, CACHE_AUTO = 4 };
-
 /* ---- the job and what computes it ---- */
 
 /* Memory of the device that this rank will compute on, 0 without one, and an activation's bytes. */
@@ -73,12 +70,14 @@ static sl_workload find_workload(const sl_setup *setup) {
 /* Precisions as the planner numbers them: its auto is 0.  1: there are such plans. */
 static int find_precisions(const sl_setup *setup, int is_cuda, sl_planner_ask *ask) {
     const sl_setup_options *o = setup->options;
-    if (o->weights == WEIGHTS_F32 || o->cache == CACHE_F32) return 0;
-    ask->weights = o->weights == WEIGHTS_STORED ? 1
-                   : o->weights == WEIGHTS_AUTO ? 0
-                                                : o->weights - WEIGHTS_F16 + 1;
-    ask->keeps_stored = o->weights == WEIGHTS_STORED && !is_cuda;
-    ask->cache = o->cache == CACHE_F16 ? 1 : o->cache == CACHE_AUTO ? 0 : o->cache - CACHE_F32 + 1;
+    if (o->weights == SL_SETUP_WEIGHTS_F32 || o->cache == SL_SETUP_CACHE_F32) return 0;
+    ask->weights = o->weights == SL_SETUP_WEIGHTS_STORED ? 1
+                   : o->weights == SL_SETUP_WEIGHTS_AUTO ? 0
+                                                         : o->weights - SL_SETUP_WEIGHTS_F16 + 1;
+    ask->keeps_stored = o->weights == SL_SETUP_WEIGHTS_STORED && !is_cuda;
+    ask->cache = o->cache == SL_SETUP_CACHE_F16    ? 1
+                 : o->cache == SL_SETUP_CACHE_AUTO ? 0
+                                                   : o->cache - SL_SETUP_CACHE_F32 + 1;
     ask->quality = o->quality;
     ask->max_request_s = o->max_latency_s;
     return 1;

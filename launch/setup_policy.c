@@ -12,9 +12,7 @@ static const sl_dtype weights_dtypes[] = {SL_DTYPE_AS_STORED, SL_DTYPE_F32, SL_D
                                           SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 static const sl_dtype cache_dtypes[] = {SL_DTYPE_F16, SL_DTYPE_F32, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 
-enum { WEIGHTS_STORED = 0, CACHE_F16 = 0 }; /* unless they are given */
-enum { WEIGHTS_AUTO = 5, CACHE_AUTO = 4 };  /* as stored and f16, where nothing is planned */
-enum { ALL_ON_CPU = 100 };                  /* --cpu-attention unless it is given */
+enum { ALL_ON_CPU = 100 }; /* --cpu-attention unless it is given */
 
 /* ---- options ---- */
 
@@ -51,9 +49,10 @@ static sl_status apply_options(const sl_setup *setup, sl_policy *p) {
     if (o->max_rows) p->max_rows = o->max_rows;
     if (o->blocks_in_flight) p->blocks_in_flight = o->blocks_in_flight;
     if (o->max_context) p->max_context = o->max_context;
-    if (o->weights != WEIGHTS_STORED && o->weights != WEIGHTS_AUTO)
+    if (o->weights != SL_SETUP_WEIGHTS_STORED && o->weights != SL_SETUP_WEIGHTS_AUTO)
         p->weights_dtype = weights_dtypes[o->weights];
-    if (o->cache != CACHE_F16 && o->cache != CACHE_AUTO) p->cache_dtype = cache_dtypes[o->cache];
+    if (o->cache != SL_SETUP_CACHE_F16 && o->cache != SL_SETUP_CACHE_AUTO)
+        p->cache_dtype = cache_dtypes[o->cache];
     if (o->cpu_attention != ALL_ON_CPU) p->host_attends = o->cpu_attention / 100.0;
     return read_placement(o, p);
 }
@@ -109,7 +108,7 @@ static sl_status decide(sl_setup *setup, const sl_policy *budgets, sl_policy *ou
         return SL_FAIL(SL_ERR_ARG, "--max-latency bounds what is planned, but other options decide "
                                    "it; use sluice plan --max-latency --save FILE and --policy "
                                    "FILE");
-    if (o->quality > 0 && o->weights != WEIGHTS_AUTO && o->cache != CACHE_AUTO)
+    if (o->quality > 0 && o->weights != SL_SETUP_WEIGHTS_AUTO && o->cache != SL_SETUP_CACHE_AUTO)
         return SL_FAIL(SL_ERR_ARG, "--quality is for --weights auto or --cache auto, and neither "
                                    "is given");
     if (o->profile_path && (o->plan == SL_SETUP_PLAN_NEVER || has_decisions(o)))
