@@ -1,6 +1,11 @@
 #include "engine/partition.h"
 
+#include <math.h>
 #include <stdlib.h>
+
+/* The share of the rows of which logits are wanted: all of those that decode, one of a prompt. What
+ * prompts and outputs will be like is not known here. */
+static const double wanted_rows = 0.25;
 
 /* Elements of the layer's matrices that a row is multiplied with. */
 static sl_status layer_cost(const sl_source *source, int layer, double *out) {
@@ -26,43 +31,70 @@ static sl_status check_ranks(int n_layers, int n_ranks) {
     return SL_OK;
 }
 
+/* sum[i]: cost of layers [0, i), embedding and head included. */
+static sl_status sum_costs(const sl_source *source, double *sum) {
+    const int n = sl_source_config(source)->n_layers;
+    double embed, head;
+    SL_TRY(layer_cost(source, SL_LAYER_EMBED, &embed));
+    SL_TRY(layer_cost(source, n, &head));
+    for (int i = 0; i < n; i++) {
+        double cost;
+        SL_TRY(layer_cost(source, i, &cost));
+        sum[i + 1] =
+            sum[i] + cost + (i == 0 ? embed : 0.0) + (i == n - 1 ? wanted_rows * head : 0.0);
+    }
+    return SL_OK;
+}
+
+/* The costliest of n_ranks ranks costs at least this: slices that end as late as `most` lets them
+ * are enough. */
+static int fits_in(const double *sum, int n, int n_ranks, double most) {
+    int end = 0;
+    for (int r = 0; r < n_ranks && end < n; r++) {
+        const int first = end;
+        while (end < n && sum[end + 1] - sum[first] <= most) end++;
+        if (end == first) return 0;
+    }
+    return end == n;
+}
+
+static double least_most(const double *sum, int n, int n_ranks) {
+    double best = sum[n];
+    for (int i = 0; i < n; i++)
+        for (int k = i + 1; k <= n; k++) {
+            const double most = sum[k] - sum[i];
+            if (most < best && fits_in(sum, n, n_ranks, most)) best = most;
+        }
+    return best;
+}
+
 sl_status sl_partition_by_cost(const sl_source *source, int n_ranks, int *first_out) {
     const int n = sl_source_config(source)->n_layers;
     SL_TRY(check_ranks(n, n_ranks));
     sl_status st = SL_OK;
-    /* sum[i]: cost of layers [0, i).  best[r][i]: the costliest of r + 1 ranks over them. */
-    double *sum = calloc((size_t)n + 1, sizeof *sum);
-    double *best = calloc((size_t)n_ranks * ((size_t)n + 1), sizeof *best);
-    int *cut = calloc((size_t)n_ranks * ((size_t)n + 1), sizeof *cut);
-    if (!sum || !best || !cut) {
+    /* square[r][i]: the least sum of squared costs of r + 1 ranks over the first i layers. */
+    const size_t stride = (size_t)n + 1;
+    double *sum = calloc(stride, sizeof *sum);
+    double *square = calloc((size_t)n_ranks * stride, sizeof *square);
+    int *cut = calloc((size_t)n_ranks * stride, sizeof *cut);
+    if (!sum || !square || !cut) {
         st = SL_FAIL(SL_ERR_NOMEM, "partition: out of host memory");
         goto fail;
     }
-    double embed, head;
-    SL_GO(layer_cost(source, SL_LAYER_EMBED, &embed));
-    SL_GO(layer_cost(source, n, &head));
-    for (int i = 0; i < n; i++) {
-        double cost;
-        SL_GO(layer_cost(source, i, &cost));
-        sum[i + 1] = sum[i] + cost + (i == 0 ? embed : 0.0) + (i == n - 1 ? head : 0.0);
-    }
-    const size_t stride = (size_t)n + 1;
-    for (int i = 1; i <= n; i++) best[i] = sum[i];
-    for (int r = 1; r < n_ranks; r++) {
-        for (int i = r + 1; i <= n; i++) {
-            double *b = &best[(size_t)r * stride + (size_t)i];
-            *b = -1.0;
-            for (int c = r; c < i; c++) { /* this rank takes [c, i) */
-                const double before = best[(size_t)(r - 1) * stride + (size_t)c];
+    SL_GO(sum_costs(source, sum));
+    const double most = least_most(sum, n, n_ranks) * (1 + 1e-9);
+    for (int r = 0; r < n_ranks; r++)
+        for (int i = 1; i <= n; i++) {
+            double *best = &square[(size_t)r * stride + (size_t)i];
+            *best = INFINITY;
+            for (int c = r; c < (r ? i : 1); c++) { /* this rank takes [c, i) */
                 const double here = sum[i] - sum[c];
-                const double most = before > here ? before : here;
-                /* Among equals the later cut: earlier ranks take more, the last one less. */
-                if (*b >= 0.0 && most > *b) continue;
-                *b = most;
+                const double before = r ? square[(size_t)(r - 1) * stride + (size_t)c] : 0;
+                if (here > most || before + here * here >= *best) continue;
+                *best = before + here * here;
                 cut[(size_t)r * stride + (size_t)i] = c;
             }
         }
-    }
     int end = n;
     for (int r = n_ranks - 1; r >= 0; r--) {
         first_out[r + 1] = end;
@@ -72,7 +104,7 @@ sl_status sl_partition_by_cost(const sl_source *source, int n_ranks, int *first_
 
 fail:
     free(cut);
-    free(best);
+    free(square);
     free(sum);
     return st;
 }

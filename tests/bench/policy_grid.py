@@ -1,10 +1,12 @@
 """What tests/bench/policy_g16.sh does; its head says what that is."""
 import argparse
+import concurrent.futures
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GPU_MEM = "16GiB"
@@ -33,11 +35,17 @@ WORKLOADS = {
 }
 
 
+def at_once(items, work):
+    """work(item) of each, in order: programs that this one only waits for."""
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(work, items))
+
+
 class Bench:
     """One workload: how its policies are planned and run."""
 
     def __init__(self, args, name, folder):
-        self.args, self.folder, self.n_files = args, folder, 0
+        self.args, self.folder, self.n_files, self.lock = args, folder, 0, threading.Lock()
         self.model, self.bits, self.prompt, self.gen, self.prompts, self.hand = WORKLOADS[name]
         self.name = name
         if args.gen_len:
@@ -57,15 +65,16 @@ class Bench:
         return None
 
     def write(self, policy):
-        self.n_files += 1
-        path = os.path.join(self.folder, "policy%d.json" % self.n_files)
+        with self.lock:
+            self.n_files += 1
+            path = os.path.join(self.folder, "policy%d.json" % self.n_files)
         with open(path, "w", encoding="utf-8") as file:
             json.dump(policy, file)
         return path
 
     def plan(self, *words):
         """The policy that a plan chooses, and what it says of it; None where nothing fits."""
-        path = os.path.join(self.folder, "planned.json")
+        path = self.write({})
         found = self.call(["plan", "--profile", self.args.cluster, "--disk-mem", "1", "--json",
                            "--save", path] + self.job + list(words))
         if not found or not found["feasible"]:
@@ -96,17 +105,11 @@ class Bench:
             if k + more >= 1:
                 shapes.append((mb, k + more, rows))
                 shapes.append((max(1, round(mb * k / (k + more))), k + more, rows))
-        seen, out = set(), []
-        for shape in shapes:
-            shape = (shape[0], shape[1], max(shape[2], shape[0]))
-            planned = None
-            if shape not in seen:
-                planned = self.plan("--micro-batch", str(shape[0]), "--num-micro-batches",
-                                    str(shape[1]), "--max-rows", str(shape[2]))
-            seen.add(shape)
-            if planned:
-                out += list(self.variants(planned[0]))
-        return out
+        shapes = dict.fromkeys((m, n, max(r, m)) for m, n, r in shapes)
+        planned = at_once(shapes, lambda shape: self.plan(
+            "--micro-batch", str(shape[0]), "--num-micro-batches", str(shape[1]), "--max-rows",
+            str(shape[2])))
+        return [v for p in planned if p for v in self.variants(p[0])]
 
     @staticmethod
     def variants(policy):
@@ -160,12 +163,9 @@ def measure(args, name, folder):
             found = max(found, hand["total_tokens_per_s"])
         else:
             print("%-8s by hand: %s" % (name, b.last_error[0]))
-    ranked = []
-    for candidate in b.grid(policy):
-        path = b.write(candidate)
-        report = b.run(["--policy", path], True)
-        if report:
-            ranked.append((report["total_tokens_per_s"], path, report))
+    paths = [b.write(candidate) for candidate in b.grid(policy)]
+    reports = at_once(paths, lambda path: b.run(["--policy", path], True))
+    ranked = [(r["total_tokens_per_s"], path, r) for path, r in zip(paths, reports) if r]
     ranked.sort(key=lambda one: -one[0])
     print("%-8s grid: %d policies fit, simulated from %.1f to %.1f tok/s" %
           (name, len(ranked), ranked[-1][0], ranked[0][0]), flush=True)

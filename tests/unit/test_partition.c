@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/partition.h"
 #include "partition_measured.h"
 #include "simulate.c"
 #include "support/sim_run.h"
@@ -169,8 +170,39 @@ static void eight_unequal_ranks_are_planned_in_time(void **state) {
     sl_source_close(s.source);
 }
 
+/* Without a plan: as even as it gets, the head a little, embedding and ranks in excess nothing. */
+static void equal_ranks_get_layers_of_like_cost(void **state) {
+    (void)state;
+    static const struct {
+        const char *model;
+        int n_ranks, layers[4];
+    } cases[] = {
+        {"dummy:opt-6.7b", 1, {32}},
+        {"dummy:opt-6.7b", 2, {16, 16}},
+        {"dummy:opt-6.7b", 3, {11, 11, 10}},
+        {"dummy:opt-6.7b", 4, {8, 8, 8, 8}},
+        {"dummy:opt-30b", 4, {12, 12, 12, 12}},
+        {"dummy:opt-175b", 4, {24, 24, 24, 24}},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        sl_source *source;
+        int first[5];
+        if (sl_source_open(cases[c].model, 0, &source) != SL_OK) fail_msg("%s", sl_error_message());
+        assert_int_equal(sl_partition_by_cost(source, cases[c].n_ranks, first), SL_OK);
+        for (int r = 0; r < cases[c].n_ranks; r++)
+            assert_int_equal(first[r + 1] - first[r], cases[c].layers[r]);
+        const int n = sl_source_config(source)->n_layers;
+        int every[129];
+        assert_int_equal(sl_partition_by_cost(source, n, every), SL_OK);
+        for (int r = 0; r <= n; r++) assert_int_equal(every[r], r);
+        assert_int_equal(sl_partition_by_cost(source, n + 1, every), SL_ERR_ARG);
+        sl_source_close(source);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equal_ranks_get_layers_of_like_cost),
         cmocka_unit_test(unequal_ranks_gain_what_is_predicted),
         cmocka_unit_test(a_harmful_rank_may_be_left_out),
         cmocka_unit_test(eight_unequal_ranks_are_planned_in_time),
