@@ -9,11 +9,12 @@
 #include "profile_cache.h"
 #include "profile_report.h"
 #include "setup.h"
+#include "setup_wire.h"
 
 typedef struct {
     const char *output, *disk_dir;
     size_t gpu_mem_bytes, cpu_mem_bytes, disk_mem_bytes;
-    int backend, n_threads;
+    int backend, transport, n_threads;
     double sample_s;
     int refresh, json, quiet;
 } profile_options;
@@ -49,6 +50,10 @@ static sl_status parse_options(const sl_launch *launch, int argc, char **argv, i
          "What computes: auto takes a GPU where there is one and the program was built with CUDA. "
          "Default auto.",
          0, 0, sl_setup_backends, NULL},
+        {"transport", 0, SL_OPTION_CHOICE, &o->transport, "auto|mpi|nccl",
+         "Which wire of several ranks is measured. auto: NCCL where every rank has a GPU of its "
+         "own, else MPI, as in a run. Default auto.",
+         0, 0, sl_setup_transports, NULL},
         {"threads", 0, SL_OPTION_INT, &o->n_threads, "N",
          "Threads of each rank. Default: the processors that it may run on, divided among the "
          "ranks that share them.",
@@ -199,7 +204,14 @@ sl_status sl_cmd_profile(const sl_launch *launch, int argc, char **argv, int fir
     } else {
         SL_TRY(sl_transport_open_loopback(&transport));
     }
-    const sl_status st = profile(launch, &o, transport);
+    const sl_wire_ask wire = {.launch = launch,
+                              .backend = o.backend,
+                              .transport = o.transport,
+                              .timeout_s = SL_SETUP_TIMEOUT_S,
+                              .quiet = o.quiet};
+    size_t wire_bytes;
+    sl_status st = sl_wire_open(&wire, &transport, &wire_bytes);
+    if (st == SL_OK) st = profile(launch, &o, transport);
     sl_transport_close(transport);
     return st;
 }

@@ -10,9 +10,20 @@
 #include "base/status.h"
 #include "setup.h"
 
-/* Collective.  Replaces setup->transport by one that goes from GPU to GPU where that is asked for,
- * or possible and not refused; the first rank says which it is, unless quiet.  Before the backend
- * is opened.  Errors: SL_ERR_ARG (asked for what cannot be, with the reason), SL_ERR_COMM. */
+typedef struct {
+    const sl_launch *launch;
+    int backend, transport; /* indices into sl_setup_backends and sl_setup_transports */
+    double timeout_s;       /* of a transfer */
+    int quiet;
+} sl_wire_ask;
+
+/* Collective.  Replaces *transport by one that goes from GPU to GPU where that is asked for, or
+ * possible and not refused; the first rank says which it is, unless quiet.
+ *   bytes_out  what it takes of this rank's GPU
+ * Errors: SL_ERR_ARG (asked for what cannot be, with the reason), SL_ERR_COMM. */
+sl_status sl_wire_open(const sl_wire_ask *ask, sl_transport **transport, size_t *bytes_out);
+
+/* The same for a run, before its backend is opened. */
 sl_status sl_setup_open_wire(sl_setup *setup);
 
 /* What the transport has taken of this rank's GPU, of a budget of so many bytes. */
