@@ -1,10 +1,10 @@
 #include "measure_gemm.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/half.h"
 #include "base/rng.h"
+#include "measure_pages.h"
 #include "model/pack.h"
 
 /* Closer where kernels change: packed weights are decoded on the way up to 64 rows (CUDA), and
@@ -140,16 +140,6 @@ static sl_status choose_shape(gemm_bench *b) {
     return SL_FAIL(SL_ERR_NOMEM, "measuring products needs more than %zu bytes", room);
 }
 
-static sl_status fill_rows(gemm_bench *b) {
-    const size_t act = b->m->be->ops->act_bytes, row = (size_t)b->cols * act;
-    memset(b->sample, 0x2a, row); /* 0.05 in f16, and no odd number in float32 either */
-    for (int r = 0; r < b->most_rows; r++)
-        SL_TRY(sl_measure_upload(b->m, (char *)b->x + (size_t)r * row, b->sample, row));
-    for (int r = 0; r < b->most_rows; r++) /* the sum's first operand: cols <= outputs */
-        SL_TRY(sl_measure_upload(b->m, (char *)b->y + (size_t)r * row, b->sample, row));
-    return SL_OK;
-}
-
 sl_status sl_measure_gemm(sl_measure *m, sl_profile *profile) {
     gemm_bench b = {.m = m};
     sl_status st = SL_OK;
@@ -159,7 +149,8 @@ sl_status sl_measure_gemm(sl_measure *m, sl_profile *profile) {
     if (!b.sample) return SL_FAIL(SL_ERR_NOMEM, "sample weights: out of host memory");
     SL_GO(sl_measure_take(m, (size_t)b.most_rows * (size_t)b.cols * act, "rows", &b.x));
     SL_GO(sl_measure_take(m, (size_t)b.most_rows * (size_t)b.outputs * act, "rows", &b.y));
-    SL_GO(fill_rows(&b));
+    SL_GO(sl_measure_fill_rows(m, b.x, b.most_rows, b.cols));
+    SL_GO(sl_measure_fill_rows(m, b.y, b.most_rows, b.cols)); /* of a sum, too: cols <= outputs */
     SL_GO(measure_formats(&b, profile));
 
 fail:

@@ -2,7 +2,6 @@
 
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "measure_pages.h"
@@ -165,8 +164,7 @@ static sl_status take_buffers(host_bench *b) {
     b->page = malloc((b->pool_bytes / least + 1) * sizeof *b->page);
     if (!b->page) return SL_FAIL(SL_ERR_NOMEM, "cache pages: out of host memory");
 
-    /* 0x2a2a is 0.05 in f16, and no odd number in float32 either. */
-    memset(b->ask, 0x2a, ask);
+    sl_measure_fill_row(b->ask, act_bytes(b), MOST_ROWS * 3 * COLS, 1);
     b->job = (sl_host_job){.act = act_bytes(b) == 2 ? SL_DTYPE_F16 : SL_DTYPE_F32,
                            .n_heads = HEADS,
                            .scale = 0.1f,
