@@ -28,7 +28,9 @@ typedef struct {
     int n_sent;       /* tokens whose rows have been sent down the pipeline, or were taken over */
     int n_tokens;     /* tokens generated */
     sl_choice *token; /* [max_tokens], allocated on admission */
-    int n_reserved;   /* pages reserved for it alone, those in the tree of prefixes left out */
+    int n_held;       /* pages that it holds, shared ones too */
+    int n_reserved;   /* those reserved for it alone, those in the tree of prefixes left out */
+    int sits_out;     /* 1: no page is left for its next row just now */
     sl_prefix_node *node; /* deepest page of its prompt in the tree; NULL without a tree */
     int n_own_nodes;      /* of those down to it, the ones that it computes */
     uint64_t admission;   /* order of admission: older first */

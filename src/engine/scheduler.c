@@ -33,6 +33,7 @@ sl_status sl_scheduler_open(const sl_scheduler_options *o, sl_scheduler **out) {
             goto fail;
         }
     }
+    SL_GO(sl_scheduler_open_pages(s));
     if (!o->no_sharing) SL_GO(sl_prefix_open(o->n_pages, &s->prefixes));
     *out = s;
     return SL_OK;
@@ -53,6 +54,7 @@ void sl_scheduler_close(sl_scheduler *s) {
     for (int b = 0; s->block && b < s->opt.n_block_slots; b++) free(s->block[b].sent);
     free(s->block);
     free(s->candidate);
+    sl_scheduler_close_pages(s);
     sl_prefix_close(s->prefixes);
     free(s->path);
     free(s->dropped);

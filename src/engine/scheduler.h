@@ -3,8 +3,10 @@
  * Requests wait in batches, in order of arrival; within a batch those with a common beginning lie
  * together.  Sequences take seats; the seats of one block slot are computed together, and block
  * slots take turns so that every rank of the pipeline has work.  A finished sequence's seat is
- * taken by the next request at once.  Pages are reserved for the whole of a sequence when it is
- * admitted, so that what has started can always finish.
+ * taken by the next request at once.  What has started can always finish: pages are reserved for
+ * the whole of a sequence when it is admitted; in the tier that computes, where not all seats fit,
+ * for its prompt, and more as it grows, so that sequences of different ages fit in
+ * (scheduler_pages.c).
  *
  * The pages of prompts stay in a tree (prefix.h) as long as nobody needs their room.  A sequence
  * shares those that its prompt begins with, and takes a copy of the first tokens of the next; it

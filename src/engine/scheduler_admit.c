@@ -22,10 +22,6 @@ static int has_waiting_choices(const sl_request *r) {
     return r->n_admitted < r->n_sequences;
 }
 
-static int whole_pages(const sl_request *r) {
-    return sl_kv_pages_for(r->ask.n_prompt + r->ask.max_tokens);
-}
-
 static int scores_prompt(const sl_sequence *q) {
     return q->request->score != NULL && q->choice == 0;
 }
@@ -83,8 +79,14 @@ static int shared_pages(const sl_prefix_match *m) {
     return m->node ? m->node->depth : 0;
 }
 
+static int has_room(sl_scheduler *s, const sl_sequence *q, int home, const sl_prefix_match *m) {
+    const int n_shared = shared_pages(m);
+    if (home == s->grows) return sl_scheduler_may_begin(s, q, n_shared, m->n_idle);
+    return sl_scheduler_whole_pages(q->request) - n_shared <= can_have(s, home, m);
+}
+
 /* What the sequence would take over in that home; 0 when its pages do not fit beside it. */
-static int match_home(const sl_scheduler *s, const sl_sequence *q, int home, sl_prefix_match *m) {
+static int match_home(sl_scheduler *s, const sl_sequence *q, int home, sl_prefix_match *m) {
     const sl_request *r = q->request;
     *m = (sl_prefix_match){0};
     for (int copies = home != SL_TIER_DISK; copies >= 0; copies--) {
@@ -92,14 +94,14 @@ static int match_home(const sl_scheduler *s, const sl_sequence *q, int home, sl_
             *m = sl_prefix_find(s->prefixes, home, r->prompt, r->ask.n_prompt,
                                 sl_request_prompt_rows(r) - 1,
                                 scores_prompt(q) ? logprobs_of(r) : -1, copies);
-        if (whole_pages(r) - shared_pages(m) <= can_have(s, home, m)) return 1;
+        if (has_room(s, q, home, m)) return 1;
     }
     return 0;
 }
 
 /* The seat whose home holds most of the prompt. */
-static outcome choose_seat(const sl_scheduler *s, const sl_sequence *q, int b, int share,
-                           int *slot_out, sl_prefix_match *match_out) {
+static outcome choose_seat(sl_scheduler *s, const sl_sequence *q, int b, int share, int *slot_out,
+                           sl_prefix_match *match_out) {
     sl_prefix_match match[SL_TIER_COUNT];
     int most = -1, coming = 0;
     unsigned homes = 0;
@@ -129,8 +131,7 @@ static sl_status add_op(sl_block *block, sl_op_kind kind, int slot, int kept, in
     return sl_block_add_op(block, &op);
 }
 
-/* Takes pages from the tree until `need` are free. */
-static sl_status make_room(sl_scheduler *s, int home, int need, sl_block *block) {
+sl_status sl_scheduler_make_room(sl_scheduler *s, int home, int need, sl_block *block) {
     while (s->n_free_pages[home] < need) {
         sl_prefix_node *n = sl_prefix_oldest(s->prefixes, home);
         if (!n)
@@ -157,7 +158,9 @@ static sl_status emit_admission(sl_scheduler *s, const sl_sequence *q, const sl_
     for (int p = n - 1; p >= 0; p--, node = node->parent) s->path[p] = node;
     for (int p = 0; p < n; p++) SL_TRY(add_op(block, SL_OP_SHARE, q->slot, s->path[p]->id, 0));
     if (m->n_partial) SL_TRY(add_op(block, SL_OP_COPY, q->slot, m->partial->id, m->n_partial));
-    return add_op(block, SL_OP_RESERVE, q->slot, 0, r->ask.n_prompt + r->ask.max_tokens);
+    const int grows = sl_scheduler_home(s, q->slot) == s->grows;
+    return add_op(block, SL_OP_RESERVE, q->slot, 0,
+                  r->ask.n_prompt + (grows ? 0 : r->ask.max_tokens));
 }
 
 /* The pages that the sequence will compute itself become nodes below those that it shares, as far
@@ -208,7 +211,8 @@ static void take_scores(const sl_sequence *q, const sl_prefix_match *m) {
 static sl_status take_seat(sl_scheduler *s, sl_sequence *q, int slot, const sl_prefix_match *m,
                            sl_block *block) {
     const sl_request *r = q->request;
-    const int home = sl_scheduler_home(s, slot), need = whole_pages(r) - shared_pages(m);
+    const int home = sl_scheduler_home(s, slot);
+    const int n_first = sl_scheduler_first_pages(s, r, home), need = n_first - shared_pages(m);
     const size_t room = r->ask.max_tokens > 0 ? (size_t)r->ask.max_tokens : 1;
     q->token = calloc(room, sizeof *q->token);
     if (!q->token) return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %zu tokens", room);
@@ -217,10 +221,13 @@ static sl_status take_seat(sl_scheduler *s, sl_sequence *q, int slot, const sl_p
     if (m->node) sl_prefix_hold(s->prefixes, m->node);
     if (m->partial) sl_prefix_hold(s->prefixes, m->partial); /* until it is copied */
     if (scores_prompt(q) && m->n_tokens > 0) take_scores(q, m);
-    SL_TRY(make_room(s, home, need, block));
+    SL_TRY(sl_scheduler_make_room(s, home, need, block));
     SL_TRY(emit_admission(s, q, m, block));
     s->n_free_pages[home] -= need;
     q->n_reserved = need;
+    q->n_held = n_first;
+    sl_scheduler_note_begun(s, home);
+    q->sits_out = 0;
     if (s->prefixes) SL_TRY(add_nodes(s, q, block));
     if (m->partial) sl_prefix_leave(s->prefixes, m->partial);
     q->n_sent = m->n_tokens;
@@ -376,7 +383,7 @@ void sl_scheduler_leave_seat(sl_scheduler *s, sl_sequence *q) {
     s->block[q->slot / s->seats].n_seated--;
     s->released[s->n_released++] = q->slot;
     s->n_free_pages[sl_scheduler_home(s, q->slot)] += q->n_reserved;
-    q->n_reserved = 0;
+    q->n_reserved = q->n_held = 0;
     leave_nodes(s, q);
     q->slot = -1;
     q->state = SL_SEQ_DONE;

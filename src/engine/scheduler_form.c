@@ -5,7 +5,7 @@
 
 /* Rows of a sequence that could be sent now: the rest of its prompt, or the token just chosen. */
 static int rows_ready(const sl_sequence *q) {
-    if (q->state != SL_SEQ_RUNNING) return 0;
+    if (q->state != SL_SEQ_RUNNING || q->sits_out) return 0;
     const int prompt = sl_request_prompt_rows(q->request);
     return q->n_sent < prompt ? prompt - q->n_sent : 1;
 }
@@ -133,6 +133,7 @@ sl_status sl_scheduler_form(sl_scheduler *s, sl_block *block, int *formed_out,
         const int b = (s->next_block + turn) % s->opt.n_block_slots;
         if (s->block[b].in_flight) continue;
         s->block[b].n_sent = 0;
+        SL_TRY(sl_scheduler_grow(s, b, block));
         SL_TRY(sl_scheduler_admit(s, b, block));
         const int only_prompts = waits_for_prompts(s, b), most = rows_at_most(s, b);
         for (int m = 0; m < s->opt.num_micro_batches; m++)

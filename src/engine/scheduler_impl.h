@@ -1,5 +1,6 @@
 /* scheduler_impl.h - the inside of the scheduler, shared by scheduler.c (requests in, results out),
- * scheduler_admit.c (seats, pages, prefixes) and scheduler_form.c (the rows of a block).
+ * scheduler_admit.c (seats, prefixes), scheduler_pages.c (pages as sequences grow) and
+ * scheduler_form.c (the rows of a block).
  * Layer: engine, private.  Thread safety: one owner. */
 #ifndef SL_ENGINE_SCHEDULER_IMPL_H
 #define SL_ENGINE_SCHEDULER_IMPL_H
@@ -39,6 +40,14 @@ typedef struct {
     int n_ended;
 } sl_job_mix;
 
+/* Of a sequence that runs. */
+typedef struct {
+    int missing; /* pages that it may still want */
+    int sure;    /* that it is sure to give back at its end: those in the tree may be shared */
+    int own;     /* that it will probably give back */
+    double left; /* pages' worth of tokens that it will probably still generate */
+} sl_page_need;
+
 struct sl_scheduler {
     sl_scheduler_options opt;
     int seats;            /* per block slot */
@@ -57,6 +66,11 @@ struct sl_scheduler {
     int n_running;
     int n_free_pages[SL_TIER_COUNT]; /* neither reserved nor in the tree, by home */
     sl_prefix_tree *prefixes;        /* NULL: nothing is shared */
+    int grows; /* the home whose sequences take pages as they grow; -1: none */
+    int n_growing_seats;
+    double begin_rate, begin_credit; /* sequences that may begin: in a turn of all blocks, now */
+    sl_page_need *need;              /* scratch: [seats of all slots + 1] */
+    sl_sequence **growing;           /* scratch: [seats] */
     uint64_t prefill_rows, decode_rows, admitted_tokens, shared_tokens;
     sl_job_mix mix;
 };
@@ -67,6 +81,29 @@ static inline int sl_scheduler_home(const sl_scheduler *s, int slot) {
 
 /* scheduler_admit.c: seats waiting requests in block slot b, as far as seats and pages go. */
 sl_status sl_scheduler_admit(sl_scheduler *sched, int b, sl_block *block);
+
+/* Takes pages from the tree until `need` are free; its operations go to the block. */
+sl_status sl_scheduler_make_room(sl_scheduler *sched, int home, int need, sl_block *block);
+
+/* scheduler_pages.c */
+sl_status sl_scheduler_open_pages(sl_scheduler *sched);
+void sl_scheduler_close_pages(sl_scheduler *sched);
+
+/* Pages of a sequence in the end, and those that it is given when it is seated. */
+int sl_scheduler_whole_pages(const sl_request *request);
+int sl_scheduler_first_pages(const sl_scheduler *sched, const sl_request *request, int home);
+
+/* Whether a sequence may begin in the home whose sequences grow, so that it and all others can be
+ * expected to go on without a break, and are sure to finish.
+ *   n_shared  pages that it shares
+ *   n_idle    of these, the ones that nobody uses now */
+int sl_scheduler_may_begin(sl_scheduler *sched, const sl_sequence *q, int n_shared, int n_idle);
+
+/* It has begun. */
+void sl_scheduler_note_begun(sl_scheduler *sched, int home);
+
+/* Pages for the next rows of block slot b; sequences that cannot have one sit out. */
+sl_status sl_scheduler_grow(sl_scheduler *sched, int b, sl_block *block);
 
 /* Sequences that wait for a seat, counted as far as `most`. */
 int sl_scheduler_n_waiting(const sl_scheduler *sched, int most);

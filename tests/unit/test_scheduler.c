@@ -109,14 +109,17 @@ static void random_requests_get_what_they_would_get_alone(void **state) {
     };
     int n_shared = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        for (int tight = 0; tight < 2; tight++) {
+        for (int tight = 0; tight < 3; tight++) {
             sl_scheduler_options o = shapes[i];
             const int seats = o.micro_batch * o.num_micro_batches * o.n_block_slots;
             o.max_context = MAX_CONTEXT;
             o.vocab = VOCAB;
-            /* tight: pages for hardly more than one sequence; admission has to wait for them */
-            const int n_pages =
-                tight ? MAX_CONTEXT / SL_PAGE_TOKENS + 1 : seats * MAX_CONTEXT / SL_PAGE_TOKENS;
+            /* tight: pages for hardly more than one sequence, admission has to wait for them; then
+             * for a part of the seats */
+            const int one = MAX_CONTEXT / SL_PAGE_TOKENS;
+            const int n_pages = tight == 1   ? one + 1
+                                : tight == 2 ? one + one * seats / 4
+                                             : one * seats;
             o.n_pages[SL_TIER_GPU] = n_pages;
             /* With homes mixed in every micro-batch, and without. */
             const sl_shares shares = {{.3, .4, .3}};
