@@ -136,6 +136,10 @@ void sl_profile_report(const sl_profile *p, int rank, FILE *stream) {
     print_curves("attention on the host, GB/s of pages by tokens of a sequence", p->host_attend_bps,
                  1e9, stream);
     print_flops("products", "rows", p->gemm_flops, stream);
+    if (p->gemm_small_flops[0].n)
+        print_flops("products with small matrices", "rows", p->gemm_small_flops, stream);
+    if (p->gemm_large_flops[0].n)
+        print_flops("products with large matrices", "rows", p->gemm_large_flops, stream);
     print_number("unpacking 4 bit, 512 rows", unpack_elems_per_s(p) * 1e-9, "G elements/s", stream);
     print_curves("attention, GB/s of pages by sequences of 512 tokens", p->attend_bps, 1e9, stream);
     print_flops("attention of prompts", "tokens", p->prefill_attend_flops, stream);

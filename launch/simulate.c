@@ -39,6 +39,8 @@ sl_sim_rates sl_simulated_rates(const sl_profile *p) {
     for (int f = 0; f < SL_PROFILE_FORMATS; f++) {
         r.host_attend_bps[f] = curve_of(&p->host_attend_bps[f]);
         r.gemm_flops[f] = curve_of(&p->gemm_flops[f]);
+        r.gemm_small_flops[f] = curve_of(&p->gemm_small_flops[f]);
+        r.gemm_large_flops[f] = curve_of(&p->gemm_large_flops[f]);
         r.attend_bps[f] = curve_of(&p->attend_bps[f]);
         r.prefill_attend_flops[f] = curve_of(&p->prefill_attend_flops[f]);
     }

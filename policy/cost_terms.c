@@ -21,7 +21,6 @@ typedef struct {
     int weights_format, cache_format;
     double act_bytes, layers, batches; /* batches: micro-batches of a block that have work */
     double weight_bytes;               /* of the matrices of one layer */
-    double before_elems, after_elems;  /* elements of the matrices before and after attention */
     double token_bytes, page_bytes;    /* of one token, one page in one layer */
     double row_bytes;                  /* of hidden states */
     double context;                    /* tokens that a decode row sees, mean over the job */
@@ -46,8 +45,6 @@ static void count_weights(maker *k, sl_dtype dtype) {
     const sl_model_config *c = k->c;
     const double q = (double)c->n_heads * c->head_dim, kv = (double)c->n_kv_heads * c->head_dim;
     const double n_wide = c->gated_mlp ? 2 : 1;
-    k->before_elems = (q + 2 * kv) * c->hidden;
-    k->after_elems = q * c->hidden + (n_wide + 1) * c->hidden * (double)c->ffn;
     k->weight_bytes = matrix_bytes(dtype, q + 2 * kv + n_wide * c->ffn, c->hidden) +
                       matrix_bytes(dtype, c->hidden, (int64_t)q) +
                       matrix_bytes(dtype, c->hidden, c->ffn);
@@ -179,8 +176,18 @@ static double moved_elems(const sl_model_config *c) {
     return 4.0 * c->hidden + 2 * q + 4 * kv + (c->gated_mlp ? 3.0 : 2.0) * c->ffn;
 }
 
-static double product_s(const maker *k, double elems, double rows) {
-    return 2 * rows * elems / sl_curve_at(&k->m->gemm_flops[k->weights_format], rows);
+/* Of one layer, each matrix a product of its own: queries, keys and values; what follows attention.
+ */
+static void products_s(const maker *k, double rows, double *before_out, double *after_out) {
+    const sl_model_config *c = k->c;
+    const double width = c->hidden, n_wide = c->gated_mlp ? 2 : 1;
+    const double q_elems = (double)c->n_heads * c->head_dim * width;
+    const double kv_elems = (double)c->n_kv_heads * c->head_dim * width;
+    const double q_s = sl_profile_product_s(k->m, k->weights_format, rows, q_elems);
+    const double kv_s = sl_profile_product_s(k->m, k->weights_format, rows, kv_elems);
+    const double ffn_s = sl_profile_product_s(k->m, k->weights_format, rows, width * c->ffn);
+    *before_out = q_s + 2 * kv_s;
+    *after_out = q_s + (n_wide + 1) * ffn_s;
 }
 
 static void add_compute(const maker *k, sl_cost_phase_terms *t, const mean_load *x) {
@@ -190,10 +197,11 @@ static void add_compute(const maker *k, sl_cost_phase_terms *t, const mean_load 
     const sl_model_config *c = k->c;
     const sl_profile *m = k->m;
     const double items = k->layers * k->batches, q = (double)c->n_heads * c->head_dim;
-    const double products = product_s(k, k->before_elems + k->after_elems, x->rows);
-    t->products_s =
-        items * (products + m->layer_s + x->rows * moved_elems(c) * k->act_bytes / m->memory_bps);
-    t->before_frac = k->before_elems / (k->before_elems + k->after_elems);
+    double before_s, after_s;
+    products_s(k, x->rows, &before_s, &after_s);
+    t->products_s = items * (before_s + after_s + m->layer_s +
+                             x->rows * moved_elems(c) * k->act_bytes / m->memory_bps);
+    t->before_frac = x->rows > 0 ? before_s / (before_s + after_s) : 0;
     double prefill_s = 0;
     if (x->pairs > 0)
         prefill_s = items * 4 * x->pairs * q /
@@ -201,9 +209,9 @@ static void add_compute(const maker *k, sl_cost_phase_terms *t, const mean_load 
     /* The sampler reads the logits a few times. */
     const double wanted = x->decode_rows + x->prompts;
     if (wanted > 0)
-        t->head_s = k->batches * wanted * c->vocab *
-                    (2.0 * c->embed_dim / sl_curve_at(&m->gemm_flops[0], wanted) +
-                     4 * sizeof(float) / m->memory_bps);
+        t->head_s =
+            k->batches * (sl_profile_product_s(m, 0, wanted, (double)c->vocab * c->embed_dim) +
+                          wanted * c->vocab * 4 * sizeof(float) / m->memory_bps);
     t->embed_s = k->batches * x->rows * 3 * k->row_bytes / m->memory_bps;
     const sl_cost_problem *problem = k->problem;
     if (problem->is_one_rank && problem->rank < problem->n_ranks - 1) t->head_s = 0;

@@ -1,6 +1,7 @@
 #include "measure_gemm.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/half.h"
 #include "base/rng.h"
@@ -9,15 +10,25 @@
 
 /* Closer where kernels change: packed weights are decoded on the way up to 64 rows (CUDA), and
  * unpacked once above. */
-static const int n_rows_at[] = {1, 4, 8, 16, 32, 64, 65, 128, 256, 512, 1024, 2048, 4096};
-enum { N_AT = sizeof n_rows_at / sizeof n_rows_at[0] };
+static const int rows_at[] = {1, 4, 8, 16, 32, 64, 65, 128, 256, 512, 1024, 2048, 4096};
+/* Of the other sizes: every point takes a third of a second. */
+static const int some_rows_at[] = {1, 4, 16, 64, 65, 128, 256, 512, 2048};
+enum {
+    N_AT = sizeof rows_at / sizeof rows_at[0],
+    N_SOME_AT = sizeof some_rows_at / sizeof some_rows_at[0]
+};
 
 /* Copies of the matrix take turns, so that no cache holds the weights. */
 enum { MOST_COPIES = 64, MATRIX_BYTES = 256 << 20, SAMPLE_ROWS = 64 };
 
 typedef struct {
-    sl_measure *m;
     int outputs, cols, most_rows;
+} product_shape;
+
+typedef struct {
+    sl_measure *m;
+    const int *rows_at;
+    int n_at, outputs, cols, most_rows;
     void *x, *y;  /* where the backend computes: [most_rows, cols], [most_rows, outputs] */
     void *sample; /* host: [SAMPLE_ROWS, cols] of the format at hand */
     void *weights;
@@ -84,32 +95,36 @@ static sl_status use_format(gemm_bench *b, sl_dtype dtype) {
 
 static sl_status measure_rows(gemm_bench *b, int f, sl_curve *out) {
     double s = 0.0;
-    for (int i = 0; i < N_AT && n_rows_at[i] <= b->most_rows; i++) {
+    for (int i = 0; i < b->n_at && b->rows_at[i] <= b->most_rows; i++) {
         /* Larger products take about as many times longer; on slow machines that is too long, and
          * the rate has long ceased to rise. */
-        if (i > 0 && s * n_rows_at[i] / b->n_rows > 4.0 * b->m->opt->sample_s) break;
-        b->n_rows = n_rows_at[i];
+        if (i > 0 && s * b->rows_at[i] / b->n_rows > 4.0 * b->m->opt->sample_s) break;
+        b->n_rows = b->rows_at[i];
         SL_TRY(sl_measure_time(b->m, multiply, b, &s));
         const double flop = 2.0 * b->n_rows * b->outputs * b->cols;
         SL_TRY(sl_curve_add(out, b->n_rows, sl_measure_round(flop / s)));
-        sl_measure_point(b->m, f * N_AT + i + 1, SL_PROFILE_FORMATS * N_AT + 1);
+        sl_measure_point(b->m, f * b->n_at + i + 1, SL_PROFILE_FORMATS * b->n_at + 1);
         if (sl_measure_is_late(b->m)) break;
     }
     return SL_OK;
 }
 
-static sl_status measure_formats(gemm_bench *b, sl_profile *p) {
+static sl_status measure_formats(gemm_bench *b, sl_curve *out) {
     static const sl_dtype dtypes[] = {SL_DTYPE_F16, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
-    double s;
     for (int f = 0; f < SL_PROFILE_FORMATS; f++) {
         sl_status st = use_format(b, dtypes[f]);
-        if (st == SL_OK) st = measure_rows(b, f, &p->gemm_flops[f]);
+        if (st == SL_OK) st = measure_rows(b, f, &out[f]);
         const sl_status waited = sl_measure_wait(b->m);
         sl_measure_put(b->m, b->weights);
         b->weights = NULL;
         SL_TRY(st);
         SL_TRY(waited);
     }
+    return SL_OK;
+}
+
+static sl_status measure_memory(gemm_bench *b, sl_profile *p) {
+    double s;
     SL_TRY(sl_measure_time(b->m, add, b, &s));
     /* y is read and written, x read. */
     const double bytes = 3.0 * b->most_rows * b->cols * (double)b->m->be->ops->act_bytes;
@@ -117,45 +132,98 @@ static sl_status measure_formats(gemm_bench *b, sl_profile *p) {
     return SL_OK;
 }
 
-/* [16384, 4096] is the largest matrix of a 4096-wide OPT.  Where memory is scarce they shrink. */
-static sl_status choose_shape(gemm_bench *b) {
-    static const struct {
-        int outputs, cols, most_rows;
-    } shapes[] = {{16384, 4096, 4096},
-                  {4096, 4096, 4096},
-                  {4096, 4096, 512},
-                  {1024, 1024, 256},
-                  {256, 256, 64}};
-    const size_t act = b->m->be->ops->act_bytes, room = sl_measure_room(b->m);
-    enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
-    for (int i = b->m->device ? 0 : 1; i < N_SHAPES; i++) {
-        b->outputs = shapes[i].outputs;
-        b->cols = shapes[i].cols;
-        b->most_rows = shapes[i].most_rows;
-        const size_t matrix = (size_t)b->outputs * (size_t)b->cols * sizeof(sl_f16);
-        const size_t rows = (size_t)b->most_rows * (size_t)(b->outputs + b->cols) * act;
-        /* The backend's own buffers for as many rows come out of host memory, too. */
-        if (2 * (matrix + rows) <= room) return SL_OK;
-    }
-    return SL_FAIL(SL_ERR_NOMEM, "measuring products needs more than %zu bytes", room);
+static int fits(const sl_measure *m, const product_shape *shape) {
+    const size_t act = m->be->ops->act_bytes, outputs = (size_t)shape->outputs;
+    const size_t cols = (size_t)shape->cols, matrix = outputs * cols * sizeof(sl_f16);
+    const size_t rows = (size_t)shape->most_rows * (outputs + cols) * act;
+    /* The backend's own buffers for as many rows come out of host memory, too. */
+    return 2 * (matrix + rows) <= sl_measure_room(m);
 }
 
-sl_status sl_measure_gemm(sl_measure *m, sl_profile *profile) {
-    gemm_bench b = {.m = m};
+/* The largest matrix of a 4096-wide OPT. */
+static const product_shape medium = {16384, 4096, 4096};
+
+/* Where memory is scarce they shrink. */
+static sl_status choose_shape(const sl_measure *m, product_shape *out) {
+    static const product_shape smaller[] = {
+        {4096, 4096, 4096}, {4096, 4096, 512}, {1024, 1024, 256}, {256, 256, 64}};
+    enum { N_SMALLER = sizeof smaller / sizeof smaller[0] };
+    if (m->device && fits(m, &medium)) {
+        *out = medium;
+        return SL_OK;
+    }
+    for (int i = 0; i < N_SMALLER; i++) {
+        if (!fits(m, &smaller[i])) continue;
+        *out = smaller[i];
+        return SL_OK;
+    }
+    return SL_FAIL(SL_ERR_NOMEM, "measuring products needs more than %zu bytes",
+                   sl_measure_room(m));
+}
+
+static void close_bench(gemm_bench *b) {
+    sl_measure_put(b->m, b->y);
+    sl_measure_put(b->m, b->x);
+    free(b->sample);
+}
+
+static sl_status open_bench(sl_measure *m, const product_shape *shape, gemm_bench *out) {
     sl_status st = SL_OK;
-    SL_TRY(choose_shape(&b));
+    gemm_bench b = {.m = m,
+                    .rows_at = rows_at,
+                    .n_at = N_AT,
+                    .outputs = shape->outputs,
+                    .cols = shape->cols,
+                    .most_rows = shape->most_rows};
     const size_t act = m->be->ops->act_bytes;
     b.sample = malloc((size_t)SAMPLE_ROWS * (size_t)b.cols * sizeof(float));
     if (!b.sample) return SL_FAIL(SL_ERR_NOMEM, "sample weights: out of host memory");
     SL_GO(sl_measure_take(m, (size_t)b.most_rows * (size_t)b.cols * act, "rows", &b.x));
     SL_GO(sl_measure_take(m, (size_t)b.most_rows * (size_t)b.outputs * act, "rows", &b.y));
     SL_GO(sl_measure_fill_rows(m, b.x, b.most_rows, b.cols));
-    SL_GO(sl_measure_fill_rows(m, b.y, b.most_rows, b.cols)); /* of a sum, too: cols <= outputs */
-    SL_GO(measure_formats(&b, profile));
+    *out = b;
+    return SL_OK;
 
 fail:
-    sl_measure_put(m, b.y);
-    sl_measure_put(m, b.x);
-    free(b.sample);
+    close_bench(&b);
     return st;
+}
+
+sl_status sl_measure_gemm(sl_measure *m, sl_profile *profile) {
+    product_shape shape;
+    gemm_bench b;
+    SL_TRY(choose_shape(m, &shape));
+    SL_TRY(open_bench(m, &shape, &b));
+    sl_status st = measure_formats(&b, profile->gemm_flops);
+    /* y is of a sum, too: cols <= outputs */
+    if (st == SL_OK) st = sl_measure_fill_rows(m, b.y, b.most_rows, b.cols);
+    if (st == SL_OK) st = measure_memory(&b, profile);
+    close_bench(&b);
+    return st;
+}
+
+/* Where gemm_flops is of its shape, too.  A curve that ended early would tell less than none. */
+static sl_status measure_size(sl_measure *m, const product_shape *shape, sl_curve *out) {
+    sl_curve curves[SL_PROFILE_FORMATS] = {{0}};
+    gemm_bench b;
+    if (!m->device || !fits(m, &medium) || !fits(m, shape) || sl_measure_is_late(m)) return SL_OK;
+    SL_TRY(open_bench(m, shape, &b));
+    b.rows_at = some_rows_at;
+    b.n_at = N_SOME_AT;
+    const sl_status st = measure_formats(&b, curves);
+    close_bench(&b);
+    if (st == SL_OK && !sl_measure_is_late(m)) memcpy(out, curves, sizeof curves);
+    return st;
+}
+
+sl_status sl_measure_gemm_small(sl_measure *m, sl_profile *profile) {
+    enum { OUTPUTS = 4096 };
+    static const product_shape small = {OUTPUTS, SL_PRODUCT_SMALL_ELEMS / OUTPUTS, 2048};
+    return measure_size(m, &small, profile->gemm_small_flops);
+}
+
+sl_status sl_measure_gemm_large(sl_measure *m, sl_profile *profile) {
+    enum { OUTPUTS = 28672 };
+    static const product_shape large = {OUTPUTS, SL_PRODUCT_LARGE_ELEMS / OUTPUTS, 2048};
+    return measure_size(m, &large, profile->gemm_large_flops);
 }

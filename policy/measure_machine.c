@@ -26,6 +26,9 @@ static const part parts[] = {
     {"the engine", 1, sl_measure_engine},
     {"the wire", 1, sl_measure_wire},
     {"the disk", 4, sl_measure_disk},
+    /* Last: they may be left out where the time is over. */
+    {"products with small matrices", 5, sl_measure_gemm_small},
+    {"products with large matrices", 5, sl_measure_gemm_large},
 };
 enum { N_PARTS = sizeof parts / sizeof parts[0] };
 

@@ -7,8 +7,11 @@
 
 const char *const sl_profile_format_names[SL_PROFILE_FORMATS] = {"f16", "q8", "q4"};
 
+#define PLACE(field) offsetof(sl_profile, field), sizeof(((sl_profile *)0)->field)
 #define KEY(field, kind)                                                                           \
-    { #field, kind, offsetof(sl_profile, field), sizeof(((sl_profile *)0)->field) }
+    { #field, kind, 0, PLACE(field) }
+#define OPTIONAL_KEY(field, kind)                                                                  \
+    { #field, kind, 1, PLACE(field) }
 
 const sl_profile_key sl_profile_keys[SL_PROFILE_N_KEYS] = {
     KEY(name, SL_KEY_TEXT),
@@ -30,6 +33,8 @@ const sl_profile_key sl_profile_keys[SL_PROFILE_N_KEYS] = {
     KEY(wire_latency_s, SL_KEY_NUMBER),
     KEY(host_attend_bps, SL_KEY_CURVES),
     KEY(gemm_flops, SL_KEY_CURVES),
+    OPTIONAL_KEY(gemm_small_flops, SL_KEY_CURVES),
+    OPTIONAL_KEY(gemm_large_flops, SL_KEY_CURVES),
     KEY(attend_bps, SL_KEY_CURVES),
     KEY(prefill_attend_flops, SL_KEY_CURVES),
     KEY(memory_bps, SL_KEY_NUMBER),
@@ -82,6 +87,13 @@ int sl_profile_format(sl_dtype dtype) {
     default:
         return 1;
     }
+}
+
+double sl_profile_product_s(const sl_profile *p, int format, double rows, double elems) {
+    const double rate = sl_product_rate(sl_curve_at(&p->gemm_small_flops[format], rows),
+                                        sl_curve_at(&p->gemm_flops[format], rows),
+                                        sl_curve_at(&p->gemm_large_flops[format], rows), elems);
+    return 2 * rows * elems / rate;
 }
 
 /* ---- checks ---- */

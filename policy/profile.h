@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "base/dtype.h"
+#include "base/product_rate.h"
 #include "base/status.h"
 #include "job/json_text.h"
 
@@ -63,8 +64,11 @@ typedef struct {
 
     /* What computes (GPU, or the processors without one).
      * gemm: by format of the weights; x: rows; y: flop/s of a product with a [4096, 4096] matrix or
-     * larger (2 * rows * elements / s), decoding of packed weights included. */
+     * larger (2 * rows * elements / s), decoding of packed weights included; small and large: the
+     * same with a matrix of SL_PRODUCT_SMALL_ELEMS and of SL_PRODUCT_LARGE_ELEMS elements, without
+     * points where nobody measured them. */
     sl_curve gemm_flops[SL_PROFILE_FORMATS];
+    sl_curve gemm_small_flops[SL_PROFILE_FORMATS], gemm_large_flops[SL_PROFILE_FORMATS];
     /* Decode attention by format of the pages.  x: sequences in the call at 512 tokens; y: page
      * bytes/s. */
     sl_curve attend_bps[SL_PROFILE_FORMATS];
@@ -77,12 +81,17 @@ typedef struct {
                         * results included */
 } sl_profile;
 
+/* Seconds of a product of `rows` rows with a matrix of `elems` elements > 0 in a format (0..2) that
+ * gemm_flops has points for. */
+double sl_profile_product_s(const sl_profile *profile, int format, double rows, double elems);
+
 /* Checks that numbers are finite, not negative and complete enough to plan with.
  * Errors: SL_ERR_ARG naming the key, the value and what was expected. */
 sl_status sl_profile_check(const sl_profile *profile);
 
-/* Reads and writes one profile as JSON.  Unknown keys are refused by name, missing ones too, and
- * values that sl_profile_check() refuses.  A file is written under another name first, so that
+/* Reads and writes one profile as JSON.  Unknown keys are refused by name, missing ones too (but
+ * for gemm_small_flops and gemm_large_flops, which are written where they have points), and values
+ * that sl_profile_check() refuses.  A file is written under another name first, so that
  * nobody reads half of it.
  *   text   [bytes], need not end with a zero;  where: names it in errors
  * Errors: SL_ERR_IO, SL_ERR_FORMAT (file, key, what was found and expected). */

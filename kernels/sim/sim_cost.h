@@ -12,7 +12,8 @@
 #include "store/kv_format.h"
 #include "store/weights.h"
 
-/* Seconds of a product of n_rows rows with a matrix: 2 n_rows elements / gemm_flops(n_rows).
+/* Seconds of a product of n_rows rows with a matrix: 2 n_rows elements / gemm_flops(n_rows), or
+ * the rate of its size where the machine has more than one.
  * Errors: SL_ERR_ARG when the machine cannot multiply with that format. */
 sl_status sl_sim_gemm_s(const sl_sim_rates *rates, const sl_weight *w, int n_rows, double *out);
 

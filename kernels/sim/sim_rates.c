@@ -65,6 +65,8 @@ sl_status sl_sim_rates_check(const sl_sim_rates *r) {
     for (int f = 0; f < SL_SIM_FORMATS; f++) {
         SL_TRY(check_curve("host_attend_bps", &r->host_attend_bps[f], 0));
         SL_TRY(check_curve("gemm_flops", &r->gemm_flops[f], f == 0));
+        SL_TRY(check_curve("gemm_small_flops", &r->gemm_small_flops[f], 0));
+        SL_TRY(check_curve("gemm_large_flops", &r->gemm_large_flops[f], 0));
         SL_TRY(check_curve("attend_bps", &r->attend_bps[f], 0));
         SL_TRY(check_curve("prefill_attend_flops", &r->prefill_attend_flops[f], 0));
     }

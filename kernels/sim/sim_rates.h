@@ -43,12 +43,14 @@ typedef struct {
     sl_sim_curve host_attend_bps[SL_SIM_FORMATS];
 
     /* What computes: the device, or the processors without one.  By format:
-     * gemm_flops            of the weights;  x: rows; y: 2 * rows * elements / s
+     * gemm_flops            of the weights;  x: rows; y: 2 * rows * elements / s; small and large:
+     *                       where matrices of these sizes (base/product_rate.h) have other rates
      * attend_bps            decode, of the pages;  x: sequences of 512 tokens in the call; y: page
      *                       bytes/s
      * prefill_attend_flops  of the pages;  x: tokens of a prompt; y: 4 * keys * width / s, summed
      *                       over rows */
     sl_sim_curve gemm_flops[SL_SIM_FORMATS];
+    sl_sim_curve gemm_small_flops[SL_SIM_FORMATS], gemm_large_flops[SL_SIM_FORMATS];
     sl_sim_curve attend_bps[SL_SIM_FORMATS];
     sl_sim_curve prefill_attend_flops[SL_SIM_FORMATS];
     double memory_bps; /* of the computing tier, read + write */

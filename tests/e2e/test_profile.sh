@@ -115,6 +115,7 @@ expect 0 "$sluice" profile "${small[@]}" --gpu-mem 64MiB --disk-dir none --json
 cp out device.json
 holds device.json 'curve(p["h2d_bps"], 3) and curve(p["d2h_bps"], 3) and p["duplex_bps"] > 0'
 holds device.json 'p["gpu_bytes"] == 64 * 2**20 and p["device"] and p["dram_beside_h2d_bps"] > 0'
+holds device.json '"gemm_small_flops" not in p and "gemm_large_flops" not in p'
 holds device.json 'p["disk_bytes"] == 0 and p["disk_read_bps"] == []'
 
 # ---- refusals ----

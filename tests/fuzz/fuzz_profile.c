@@ -16,13 +16,23 @@ static void use_curve(const sl_curve *curve) {
     }
 }
 
+static void use_products(const sl_profile *profile, int format) {
+    if (profile->gemm_flops[format].n == 0) return;
+    for (double elems = 1.0; elems < 1e12; elems *= 31.0)
+        for (double rows = 1e-3; rows < 1e6; rows *= 31.0)
+            if (!(sl_profile_product_s(profile, format, rows, elems) >= 0.0)) abort();
+}
+
 static void use_profile(const sl_profile *profile) {
     sl_json_text text = {0}, again = {0};
     sl_profile same;
     if (sl_profile_check(profile) != SL_OK) abort();
     use_curve(&profile->h2d_bps);
     use_curve(&profile->dram_threads_bps);
-    for (int f = 0; f < SL_PROFILE_FORMATS; f++) use_curve(&profile->gemm_flops[f]);
+    for (int f = 0; f < SL_PROFILE_FORMATS; f++) {
+        use_curve(&profile->gemm_flops[f]);
+        use_products(profile, f);
+    }
     sl_profile_print(profile, &text);
     if (sl_json_status(&text) != SL_OK) abort();
     if (sl_profile_parse(text.data, text.n_bytes, "again", &same) != SL_OK) abort();

@@ -54,6 +54,11 @@ static void measure_on_a_gpu_fills_a_whole_profile(void **state) {
         const double many = sl_curve_at(&p.gemm_flops[f], 4096);
         assert_true(many > 1e12 && many < 1e16);
         assert_true(many > sl_curve_at(&p.gemm_flops[f], 1));
+        const sl_curve *const sizes[] = {&p.gemm_small_flops[f], &p.gemm_large_flops[f]};
+        for (int i = 0; i < 2; i++) {
+            const double most = sl_curve_at(sizes[i], 2048);
+            assert_true(sizes[i]->n > 1 && most > many / 10 && most < many * 10);
+        }
         assert_true(sl_curve_at(&p.attend_bps[f], 256) > 1e9);
         assert_true(sl_curve_at(&p.prefill_attend_flops[f], 2048) > 1e11);
     }

@@ -1,4 +1,5 @@
 /* Unit tests of policy/profile: curves, formats, checks, and the files. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,6 +51,8 @@ static sl_profile machine(void) {
     for (int f = 0; f < SL_PROFILE_FORMATS; f++) {
         p.host_attend_bps[f] = curve_of(64, 1e9 + f, 4096, 2e9 + f);
         p.gemm_flops[f] = curve_of(1, 1e12 + f, 4096, 700e12 + f);
+        p.gemm_small_flops[f] = curve_of(1, 0.5e12 + f, 2048, 300e12 + f);
+        p.gemm_large_flops[f] = curve_of(1, 1.5e12 + f, 2048, 600e12 + f);
         p.attend_bps[f] = curve_of(1, 1e11 + f, 256, 2e12 + f);
         p.prefill_attend_flops[f] = curve_of(128, 1e14 + f, 2048, 3e14 + f);
     }
@@ -100,6 +103,41 @@ static void formats_have_the_index_of_the_nearest_size(void **state) {
     assert_int_equal(sl_profile_format(SL_DTYPE_Q4_K), 2);
 }
 
+/* The rate that a product's seconds are of. */
+static double rate_of(const sl_profile *p, double rows, double elems) {
+    return 2 * rows * elems / sl_profile_product_s(p, 2, rows, elems);
+}
+
+static void products_go_at_the_rate_of_their_size(void **state) {
+    (void)state;
+    const double small = SL_PRODUCT_SMALL_ELEMS, medium = SL_PRODUCT_MEDIUM_ELEMS;
+    const double large = SL_PRODUCT_LARGE_ELEMS;
+    sl_profile p = {0};
+    p.gemm_flops[2] = curve_of(1, 20, 100, 400);
+    p.gemm_small_flops[2] = curve_of(1, 10, 100, 100);
+    p.gemm_large_flops[2] = curve_of(1, 40, 100, 200);
+    assert_near(rate_of(&p, 100, small), 100);
+    assert_near(rate_of(&p, 100, small / 50), 100);
+    assert_near(rate_of(&p, 100, 2 * small), 250); /* half-way in the logarithm */
+    assert_near(rate_of(&p, 100, medium), 400);
+    assert_near(rate_of(&p, 100, sqrt(medium * large)), 300);
+    assert_near(rate_of(&p, 100, large), 200);
+    assert_near(rate_of(&p, 100, large * 50), 200);
+    assert_near(rate_of(&p, 10, large), 120); /* rows count, too */
+    assert_near(sl_profile_product_s(&p, 2, 100, medium), 2 * 100 * medium / 400);
+}
+
+static void products_of_sizes_that_nobody_measured_go_at_the_rate_of_all(void **state) {
+    (void)state;
+    const double elems[] = {1, 1e6, SL_PRODUCT_SMALL_ELEMS, SL_PRODUCT_LARGE_ELEMS, 1e12};
+    sl_profile p = {0};
+    p.gemm_flops[2] = curve_of(1, 20, 100, 400);
+    for (int i = 0; i < 5; i++) assert_near(rate_of(&p, 100, elems[i]), 400);
+    p.gemm_small_flops[2] = curve_of(1, 10, 100, 100);
+    assert_near(rate_of(&p, 100, 1e6), 100);
+    assert_near(rate_of(&p, 100, 1e12), 400);
+}
+
 static void check_takes_whole_machines(void **state) {
     (void)state;
     sl_profile p = machine();
@@ -138,6 +176,12 @@ static void check_names_the_key_that_is_wrong(void **state) {
     p = good;
     p.gemm_flops[2].y[1] = 0;
     assert_refused(&p, "gemm_flops.q4");
+    p = good;
+    p.gemm_small_flops[1].y[0] = -1;
+    assert_refused(&p, "gemm_small_flops.q8");
+    p = good;
+    p.gemm_large_flops[0].x[1] = 1;
+    assert_refused(&p, "gemm_large_flops.f16");
     p = good;
     p.attend_bps[0].n = 0;
     assert_refused(&p, "attend_bps.f16");
@@ -187,7 +231,27 @@ static void file_gives_back_every_bit(void **state) {
     sl_json_free(&b);
     assert_true(q.dram_bps == p.dram_bps);
     assert_true(q.gemm_flops[2].y[1] == p.gemm_flops[2].y[1]);
+    assert_true(q.gemm_small_flops[1].y[1] == p.gemm_small_flops[1].y[1]);
+    assert_true(q.gemm_large_flops[0].y[1] == p.gemm_large_flops[0].y[1]);
     assert_string_equal(q.name, p.name);
+}
+
+static void file_without_products_of_other_sizes_stays_as_it_is(void **state) {
+    (void)state;
+    sl_profile p = machine(), q = {0};
+    sl_json_text a = {0}, b = {0};
+    memset(p.gemm_small_flops, 0, sizeof p.gemm_small_flops);
+    memset(p.gemm_large_flops, 0, sizeof p.gemm_large_flops);
+    assert_int_equal(sl_profile_check(&p), SL_OK);
+    sl_profile_print(&p, &a);
+    assert_null(strstr(a.data, "gemm_small_flops"));
+    assert_null(strstr(a.data, "gemm_large_flops"));
+    assert_int_equal(sl_profile_parse(a.data, a.n_bytes, "p.json", &q), SL_OK);
+    assert_int_equal(q.gemm_small_flops[0].n + q.gemm_large_flops[2].n, 0);
+    sl_profile_print(&q, &b);
+    assert_string_equal(a.data, b.data);
+    sl_json_free(&a);
+    sl_json_free(&b);
 }
 
 static void file_that_cannot_be_is_an_io_error(void **state) {
@@ -237,6 +301,10 @@ static void file_with_a_wrong_key_is_refused_by_name(void **state) {
     assert_format_error("\"h2d_bps\": [[", "\"h2d_bps\": [5, [", "h2d_bps");
     assert_format_error("\"h2d_bps\": [[65536.0", "\"h2d_bps\": [[65536000000.0", "h2d_bps");
     assert_format_error("\"q8\"", "\"q7\"", "q7");
+    assert_format_error("\"gemm_small_flops\": {", "\"gemm_small_flops\": {\"x\": [],", "x");
+    assert_format_error("\"gemm_large_flops\": {\n    \"f16\": [",
+                        "\"gemm_large_flops\": {\n    \"f16\": [5, ", "gemm_large_flops.f16");
+    assert_format_error("\"gemm_small_flops\"", "\"gemm_tiny_flops\"", "gemm_tiny_flops");
     assert_format_error("made up", "\n", "line");
     assert_format_error("\"profile_version\": 1", "\"profile_version\": 2", "profile_version");
     assert_format_error("\"profile_version\": 1,", "", "profile_version is missing");
@@ -263,9 +331,12 @@ int main(void) {
         cmocka_unit_test(curve_beyond_its_points_is_constant),
         cmocka_unit_test(curve_takes_ascending_points_only),
         cmocka_unit_test(formats_have_the_index_of_the_nearest_size),
+        cmocka_unit_test(products_go_at_the_rate_of_their_size),
+        cmocka_unit_test(products_of_sizes_that_nobody_measured_go_at_the_rate_of_all),
         cmocka_unit_test(check_takes_whole_machines),
         cmocka_unit_test(check_names_the_key_that_is_wrong),
         cmocka_unit_test_setup_teardown(file_gives_back_every_bit, make_dir, remove_dir),
+        cmocka_unit_test(file_without_products_of_other_sizes_stays_as_it_is),
         cmocka_unit_test_setup_teardown(file_that_cannot_be_is_an_io_error, make_dir, remove_dir),
         cmocka_unit_test(file_with_a_wrong_key_is_refused_by_name),
         cmocka_unit_test(profiles_that_come_along_are_whole),

@@ -221,6 +221,8 @@ static sl_profile random_profile(sl_rng *rng) {
     for (int f = 0; f < SL_PROFILE_FORMATS; f++) {
         if (sl_rng_below(rng, 4)) random_curve(rng, 1e8, 1e11, &p.host_attend_bps[f]);
         random_curve(rng, 1e9, 1e15, &p.gemm_flops[f]);
+        if (sl_rng_below(rng, 2)) random_curve(rng, 1e9, 1e15, &p.gemm_small_flops[f]);
+        if (sl_rng_below(rng, 2)) random_curve(rng, 1e9, 1e15, &p.gemm_large_flops[f]);
         random_curve(rng, 1e9, 1e13, &p.attend_bps[f]);
         random_curve(rng, 1e9, 1e15, &p.prefill_attend_flops[f]);
     }

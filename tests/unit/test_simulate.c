@@ -28,6 +28,10 @@ static void profile_gives_every_rate(void **state) {
     (void)state;
     sl_profile b;
     assert_int_equal(sl_profile_read(t4_file, &b), SL_OK);
+    for (int f = 0; f < SL_PROFILE_FORMATS; f++) {
+        b.gemm_small_flops[f] = (sl_curve){1, {1}, {1e12 + f}};
+        b.gemm_large_flops[f] = (sl_curve){1, {1}, {2e12 + f}};
+    }
     const sl_sim_rates a = sl_simulated_rates(&b);
     const double found[] = {a.gpu_bytes,      a.cpu_bytes, a.disk_bytes, a.duplex_bps,
                             a.dram_bps,       a.wire_bps,  a.memory_bps, a.dram_beside_h2d_bps,
@@ -42,6 +46,8 @@ static void profile_gives_every_rate(void **state) {
     assert_as_in(&a.disk_write_bps, &b.disk_write_bps, 1);
     assert_as_in(a.host_attend_bps, b.host_attend_bps, SL_SIM_FORMATS);
     assert_as_in(a.gemm_flops, b.gemm_flops, SL_SIM_FORMATS);
+    assert_as_in(a.gemm_small_flops, b.gemm_small_flops, SL_SIM_FORMATS);
+    assert_as_in(a.gemm_large_flops, b.gemm_large_flops, SL_SIM_FORMATS);
     assert_as_in(a.attend_bps, b.attend_bps, SL_SIM_FORMATS);
     assert_as_in(a.prefill_attend_flops, b.prefill_attend_flops, SL_SIM_FORMATS);
 }
