@@ -410,10 +410,13 @@ static void fill_prediction(const sl_setup *setup, const sl_workload *w, const s
     *out = r;
 }
 
-/* Of each memory the most that any rank takes. */
+/* Of each memory the most that any rank takes.  *spread_out: whether the GPU's pages do not hold
+ * all sequences at their longest, so that they begin one after the other. */
 static sl_status find_peaks(const sl_setup *setup, const sl_plan_problem *whole,
-                            const sl_policy *policy, const sl_shares *weights, sl_footprint *out) {
+                            const sl_policy *policy, const sl_shares *weights, sl_footprint *out,
+                            int *spread_out) {
     memset(out, 0, sizeof *out);
+    *spread_out = 0;
     for (int r = 0; r < whole->n_ranks; r++) {
         sl_plan_problem q = *whole;
         sl_policy p = *policy;
@@ -423,6 +426,11 @@ static sl_status find_peaks(const sl_setup *setup, const sl_plan_problem *whole,
         q.rank = r;
         p.weights = weights[r];
         SL_TRY(sl_plan_measure(&q, &p, policy->layers_per_rank[r], &one));
+        const double most = q.budget_bytes[SL_TIER_GPU];
+        if (q.has_device && (double)one.need_bytes[SL_TIER_GPU] > most) {
+            one.need_bytes[SL_TIER_GPU] = (size_t)most;
+            *spread_out = !policy->two_phase;
+        }
         for (int t = 0; t < SL_TIER_COUNT; t++)
             if (one.need_bytes[t] > out->need_bytes[t]) out->need_bytes[t] = one.need_bytes[t];
     }
@@ -433,7 +441,7 @@ static sl_status find_peaks(const sl_setup *setup, const sl_plan_problem *whole,
 static void predict(sl_setup *setup, const sl_shares *weights) {
     const int n = setup->transport->n_ranks;
     const sl_policy *policy = sl_engine_policy(setup->engine);
-    const sl_workload workload = find_workload(setup);
+    sl_workload workload = find_workload(setup);
     sl_profile *profiles = calloc((size_t)n, sizeof *profiles);
     sl_cost cost;
     sl_footprint memory;
@@ -449,8 +457,8 @@ static void predict(sl_setup *setup, const sl_shares *weights) {
     sl_cost_problem problem = sl_plan_cost_problem(&q);
     problem.profile_per_rank = profiles;
     problem.weights_per_rank = weights;
-    if (can && sl_cost_measured(&problem, policy, &cost) == SL_OK &&
-        find_peaks(setup, &q, policy, weights, &memory) == SL_OK)
+    if (can && find_peaks(setup, &q, policy, weights, &memory, &workload.spread) == SL_OK &&
+        sl_cost_measured(&problem, policy, &cost) == SL_OK)
         fill_prediction(setup, &workload, &cost, &memory, &setup->predicted);
 
 end:

@@ -51,7 +51,8 @@ static double read_s(const sl_plan_exact *e, const sl_plan_shape *shape,
     const sl_model_config *c = e->cost.config;
     const sl_kv_format page = sl_kv_format_make(shape->cache, c->n_kv_heads, c->head_dim);
     const double seats = (double)shape->micro_batch * shape->num_micro_batches * q->n_ranks;
-    const double tokens = (double)sl_kv_pages_for(p.max_context) * SL_PAGE_TOKENS * seats;
+    const double part = q->pages_frac > 0 ? q->pages_frac : 1;
+    const double tokens = part * sl_kv_pages_for(p.max_context) * SL_PAGE_TOKENS * seats;
     const double pages = tokens / SL_PAGE_TOKENS * (double)page.page_bytes * e->cost.n_layers;
     const double all = weights_of(e, shape->weights)->matrix_bytes + pages;
     const sl_sweep_load *load = &terms->turns.load[SL_PHASE_DECODE];

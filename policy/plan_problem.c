@@ -81,7 +81,8 @@ sl_status sl_plan_measure(const sl_plan_problem *q, const sl_policy *policy, int
                               .attends_on_host = q->has_device && q->can_attend_on_host,
                               .act_bytes = sl_plan_act_bytes(q),
                               .gpu_bytes = q->has_device ? (size_t)q->budget_bytes[SL_TIER_GPU] : 0,
-                              .backend_bytes = taken};
+                              .backend_bytes = taken,
+                              .gpu_pages_frac = q->pages_frac};
     if (q->has_device && o.gpu_bytes == 0) o.gpu_bytes = 1;
     if (q->is_one_rank) return measure_slice(q, &o, q->rank, n, 1, out);
     SL_TRY(measure_slice(q, &o, 0, is_split ? q->layers_per_rank[0] : n, 1, out));

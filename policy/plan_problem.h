@@ -36,6 +36,7 @@ typedef struct {
     /* 0: chosen. */
     int micro_batch, num_micro_batches, max_rows;
     int max_context;      /* 0: what the longest request needs */
+    double pages_frac;    /* of full contexts on the device that are needed at a time; 0: all */
     double max_request_s; /* 0: any; from a request's start to its end, queueing apart */
 } sl_plan_problem;
 

@@ -87,7 +87,7 @@ sl_status sl_room_make(const sl_plan_problem *q, const sl_plan_shape *shape,
     for (int t = 0; t < SL_TIER_COUNT; t++) r.bytes[t][SL_COST_ONE] += (double)here.buffer_bytes[t];
     const double seats = (double)shape->micro_batch * shape->num_micro_batches * q->n_ranks;
     const double page = (double)here.page_bytes, pages = here.context_pages * page * layers * seats;
-    r.bytes[fast][SL_COST_CACHE_GPU] += pages;
+    r.bytes[fast][SL_COST_CACHE_GPU] += q->pages_frac > 0 ? q->pages_frac * pages : pages;
     for (int v = SL_COST_CACHE_CPU_VISITS; v <= SL_COST_CACHE_CPU_ATTENDS; v++) {
         r.bytes[SL_TIER_CPU][v] += pages;
         for (int t = 0; t <= SL_TIER_CPU; t++) r.bytes[t][v] += more(&host, &here, t);

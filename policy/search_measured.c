@@ -70,6 +70,7 @@ static int is_useful(const sl_plan_problem *q, const sl_plan_shape *s) {
         s->max_rows / 4 >= (double)s->micro_batch * longest_prompt(q->workload))
         return 0;
     const long seats = (long)s->micro_batch * s->num_micro_batches * blocks;
+    if (q->pages_frac > 0 && SL_WORKLOAD_SPREAD_FROM * seats > n_prompts) return 0;
     if (q->micro_batch == 0 && s->micro_batch > 1 && seats > n_prompts &&
         (long)(s->micro_batch - 1) * s->num_micro_batches * blocks >= n_prompts)
         return 0;
@@ -165,7 +166,7 @@ static double worst_of_use(const sl_measured_found *f) {
 }
 
 static sl_status try_one(search *s, tried *t, int *better_out) {
-    sl_measured_plan plan;
+    sl_measured_plan plan = {.pages_frac = s->q->pages_frac};
     double lp_s;
     int found;
     const double worst = worst_of_use(&s->found);
@@ -279,6 +280,7 @@ static sl_status find_shortage(search *s) {
 static sl_status run(search *s) {
     int better;
     SL_TRY(add_shapes(s));
+    if (s->n == 0 && s->q->pages_frac > 0) return SL_OK;
     if (s->n == 0)
         return SL_FAIL(SL_ERR_ARG, "no block of %d x %d sequences and %d rows is of use",
                        s->q->micro_batch, s->q->num_micro_batches, s->q->max_rows);
@@ -345,15 +347,55 @@ static sl_status split(const sl_plan_problem *q, int *layers) {
     return st;
 }
 
+/* Once more for sequences whose ages are spread, of which more fit on the device. */
+static sl_status search_spread(const sl_plan_problem *problem, sl_measured_found *best) {
+    static const double most_frac = 0.87, margin = 1.02;
+    const int context =
+        problem->max_context ? problem->max_context : sl_workload_context(problem->workload);
+    const double frac = margin * sl_workload_pages_frac(problem->workload, context);
+    sl_workload workload = *problem->workload;
+    sl_plan_problem q = *problem;
+    workload.spread = 1;
+    q.workload = &workload;
+    q.pages_frac = frac;
+    if (!problem->has_device || frac > most_frac ||
+        workload.n_prompts < SL_WORKLOAD_SPREAD_FROM * q.n_ranks)
+        return SL_OK;
+    sl_measured_found *found = malloc(sizeof *found);
+    if (!found) return SL_FAIL(SL_ERR_NOMEM, "plan: out of host memory");
+    sl_status st = search_split(&q, found);
+    if (st == SL_OK && found->is_feasible && best->is_feasible &&
+        found->best.cost.total_s < best->best.cost.total_s) {
+        found->second = best->best;
+        found->has_second = is_other(&found->second.shape, &found->best.shape);
+        found->n_shapes += best->n_shapes;
+        found->n_programs += best->n_programs;
+        found->n_measured += best->n_measured;
+        *best = *found;
+        /* What is left of the device's memory becomes pages, too. */
+        st = sl_plan_measure(problem, &best->best.policy, 0, &best->best.memory);
+        const double most = q.budget_bytes[SL_TIER_GPU];
+        if ((double)best->best.memory.need_bytes[SL_TIER_GPU] > most)
+            best->best.memory.need_bytes[SL_TIER_GPU] = (size_t)most;
+    }
+    free(found);
+    return st;
+}
+
+static sl_status search_all(const sl_plan_problem *problem, sl_measured_found *out) {
+    SL_TRY(search_split(problem, out));
+    return search_spread(problem, out);
+}
+
 sl_status sl_search_measured(const sl_plan_problem *problem, sl_measured_found *out) {
     SL_TRY(check(problem));
-    if (problem->layers_per_rank) return search_split(problem, out);
+    if (problem->layers_per_rank) return search_all(problem, out);
     sl_plan_problem q = *problem;
     int *layers = calloc((size_t)q.n_ranks, sizeof *layers);
     if (!layers) return SL_FAIL(SL_ERR_NOMEM, "plan: out of host memory");
     q.layers_per_rank = layers;
     sl_status st = split(&q, layers);
-    if (st == SL_OK) st = search_split(&q, out);
+    if (st == SL_OK) st = search_all(&q, out);
     free(layers);
     return st;
 }

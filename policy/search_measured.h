@@ -19,6 +19,8 @@ typedef struct {
     sl_policy policy; /* complete; layers_per_rank NULL */
     sl_cost cost;
     sl_footprint memory;
+    double pages_frac; /* > 0: not all of its sequences fit on the device at their longest, but that
+                        * part of their pages, which is enough when their ages are spread */
 } sl_measured_plan;
 
 typedef struct {

@@ -22,6 +22,8 @@ typedef struct {
     int n_prompts;
     int n_bins;  /* 1 where all are alike */
     int unpaced; /* 1: prompts come in as fast as rows allow, not as fast as sequences end */
+    int spread;  /* 1: where many wait, sequences begin one after the other, for their ages to be
+                  * spread evenly: there are pages for the mean of them only */
     sl_workload_bin bin[SL_WORKLOAD_MAX_BINS];
 } sl_workload;
 
@@ -30,6 +32,13 @@ sl_workload sl_workload_uniform(int prompt_len, int gen_len, int n_prompts);
 
 /* Longest prompt and output together, of all kinds. */
 int sl_workload_context(const sl_workload *workload);
+
+/* Pages of a full context that a sequence holds in the mean when ages are spread and pages are
+ * taken as it grows, as a part of those of `context` tokens. */
+double sl_workload_pages_frac(const sl_workload *workload, int context);
+
+/* Sequences per seat from which on ages are spread. */
+enum { SL_WORKLOAD_SPREAD_FROM = 2 };
 
 /* Sweeps that hold prompt rows, which the reports call prefill, and those that only decode. */
 typedef enum { SL_PHASE_PREFILL, SL_PHASE_DECODE, SL_N_PHASES } sl_phase;

@@ -102,7 +102,13 @@ static sl_status measure(const sl_footprint_options *o, const sl_stage *s, sl_fo
         SL_TRY(sl_size_mul(plan.context, (size_t)plan.n_slots[t], &m.all_pages_bytes[t]));
         one[t] = plan.n_slots[t] > 0 ? plan.context : 0;
     }
-    peaks(s, &plan, &size, m.all_pages_bytes, m.need_bytes);
+    size_t pages[SL_TIER_COUNT];
+    memcpy(pages, m.all_pages_bytes, sizeof pages);
+    if (o->gpu_pages_frac > 0 && s->device) {
+        const double part = o->gpu_pages_frac * (double)pages[SL_TIER_GPU];
+        pages[SL_TIER_GPU] = part > (double)one[SL_TIER_GPU] ? (size_t)part : one[SL_TIER_GPU];
+    }
+    peaks(s, &plan, &size, pages, m.need_bytes);
     peaks(s, &plan, &size, one, m.least_bytes);
     *out = m;
     return SL_OK;

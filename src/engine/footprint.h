@@ -23,6 +23,8 @@ typedef struct {
     size_t act_bytes;            /* of an activation element: 2 on a GPU, 4 on CPUs */
     size_t gpu_bytes;            /* memory of the device; 0: the host computes */
     size_t backend_bytes;        /* of it, what the backend takes itself */
+    double gpu_pages_frac; /* of full contexts in the gpu's seats that are needed at a time, as
+                            * sequences take pages as they grow; 0: all */
 } sl_footprint_options;
 
 typedef struct {
@@ -36,7 +38,7 @@ typedef struct {
     int n_seats[SL_TIER_COUNT];            /* sequences by home here: without a device the gpu's
                                             * are in host memory */
     size_t all_pages_bytes[SL_TIER_COUNT]; /* full contexts in all seats */
-    size_t need_bytes[SL_TIER_COUNT];      /* at the peak, with all of them */
+    size_t need_bytes[SL_TIER_COUNT];      /* at the peak, with all of them, or the part needed */
     size_t least_bytes[SL_TIER_COUNT];     /* at the peak, with room for one context by home; with
                                             * less an engine does not open */
 } sl_footprint;

@@ -51,8 +51,10 @@ static void check_ok(sl_status st) {
 }
 
 /* An answer keeps the budgets, as measured anew. */
-static void check_plan(const sl_plan_problem *q, const sl_measured_plan *plan) {
+static void check_plan(const sl_plan_problem *problem, const sl_measured_plan *plan) {
     sl_footprint m;
+    sl_plan_problem pages = *problem, *q = &pages;
+    pages.pages_frac = plan->pages_frac;
     check_ok(sl_plan_measure(q, &plan->policy, 0, &m));
     for (int t = 0; t < SL_TIER_COUNT; t++) {
         if (t == SL_TIER_GPU && !q->has_device) continue;
@@ -186,6 +188,51 @@ static void what_is_missing_helps(void **state) {
         }
         assert_true(n > 0);
         assert_true(s.fits_in_4_bits);
+    }
+    sl_source_close(source);
+}
+
+/* ---- ages ---- */
+
+/* 128 tokens in, 512 out, all on the device: sequences of all ages take 0.62 of what as many take
+ * at their end.  Few of them end together, and so do those of short outputs nearly. */
+static void long_outputs_let_more_sequences_in(void **state) {
+    (void)state;
+    static const struct {
+        int prompt_len, gen_len, n_prompts, is_spread;
+    } jobs[] = {{128, 512, 2048, 1}, {128, 512, 200, 0}, {512, 32, 2048, 0}};
+    const sl_profile m = g16_profile();
+    sl_model_config c;
+    check_ok(sl_config_named("opt-6.7b", &c));
+    sl_source *source = open_model(&c);
+    for (int i = 0; i < 3; i++) {
+        const sl_workload w =
+            sl_workload_uniform(jobs[i].prompt_len, jobs[i].gen_len, jobs[i].n_prompts);
+        const sl_plan_problem q = {.source = source,
+                                   .profile = &m,
+                                   .workload = &w,
+                                   .has_device = 1,
+                                   .n_ranks = 1,
+                                   .budget_bytes = {m.gpu_bytes, 64e9, 0},
+                                   .can_attend_on_host = 1,
+                                   .backend_bytes = backend_bytes,
+                                   .n_weights = 1,
+                                   .n_caches = 1,
+                                   .weights = {SL_DTYPE_Q4G64},
+                                   .caches = {SL_DTYPE_Q4G64}};
+        sl_measured_found found;
+        check_ok(sl_search_measured(&q, &found));
+        assert_true(found.is_feasible);
+        check_plan(&q, &found.best);
+        assert_int_equal(found.best.pages_frac > 0, jobs[i].is_spread);
+        if (!jobs[i].is_spread) continue;
+        const sl_policy *p = &found.best.policy;
+        sl_footprint whole;
+        check_ok(sl_plan_measure(&q, p, 0, &whole));
+        printf("%d x %d sequences, %.2f of their pages, %.0f tokens/s; all would take %.1f GiB\n",
+               p->micro_batch, p->num_micro_batches, found.best.pages_frac,
+               found.best.cost.tokens_per_s, (double)whole.need_bytes[SL_TIER_GPU] / 1073741824);
+        assert_true((double)whole.need_bytes[SL_TIER_GPU] > 1.1 * m.gpu_bytes);
     }
     sl_source_close(source);
 }
@@ -355,6 +402,7 @@ int main(void) {
         cmocka_unit_test(given_numbers_are_kept),
         cmocka_unit_test(only_allowed_precisions_are_chosen),
         cmocka_unit_test(what_is_missing_helps),
+        cmocka_unit_test(long_outputs_let_more_sequences_in),
         cmocka_unit_test(any_machine_gets_a_plan_that_fits_or_a_refusal),
         cmocka_unit_test(whole_searches_end_in_time),
         cmocka_unit_test(numbers_out_of_range_are_refused),
