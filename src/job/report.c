@@ -181,6 +181,16 @@ static void put_text(sl_json_text *out, const char *name, const char *value) {
     sl_json_cstring(out, value);
 }
 
+/* As policy files have them; nothing where they were left to the engine. */
+static void put_shares(sl_json_text *out, const char *name, const sl_shares *shares) {
+    if (!sl_shares_are_set(shares)) return;
+    put_name(out, name);
+    sl_json_raw(out, "{");
+    for (int t = 0; t < SL_TIER_COUNT; t++)
+        put_real(out, sl_tier_name((sl_tier_kind)t), shares->frac[t]);
+    sl_json_raw(out, "}");
+}
+
 static void put_policy(sl_json_text *out, const sl_policy *policy) {
     put_name(out, "policy");
     sl_json_raw(out, "{");
@@ -193,6 +203,10 @@ static void put_policy(sl_json_text *out, const sl_policy *policy) {
     put_int(out, "two_phase", policy->two_phase != 0);
     put_text(out, "weights", weights_name(policy));
     put_text(out, "cache", sl_dtype_name(policy->cache_dtype));
+    put_shares(out, "weights_at", &policy->weights);
+    put_shares(out, "cache_at", &policy->cache);
+    put_shares(out, "hidden_at", &policy->hidden);
+    put_real(out, "cpu_attention", policy->host_attends);
     sl_json_raw(out, "}");
 }
 
