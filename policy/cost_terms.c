@@ -181,13 +181,13 @@ static double moved_elems(const sl_model_config *c) {
 static void products_s(const maker *k, double rows, double *before_out, double *after_out) {
     const sl_model_config *c = k->c;
     const double width = c->hidden, n_wide = c->gated_mlp ? 2 : 1;
-    const double q_elems = (double)c->n_heads * c->head_dim * width;
-    const double kv_elems = (double)c->n_kv_heads * c->head_dim * width;
-    const double q_s = sl_profile_product_s(k->m, k->weights_format, rows, q_elems);
-    const double kv_s = sl_profile_product_s(k->m, k->weights_format, rows, kv_elems);
-    const double ffn_s = sl_profile_product_s(k->m, k->weights_format, rows, width * c->ffn);
-    *before_out = q_s + 2 * kv_s;
-    *after_out = q_s + (n_wide + 1) * ffn_s;
+    const double q = (double)c->n_heads * c->head_dim, kv = (double)c->n_kv_heads * c->head_dim;
+    const int f = k->weights_format;
+    *before_out = sl_profile_product_s(k->m, f, rows, q, width) +
+                  2 * sl_profile_product_s(k->m, f, rows, kv, width);
+    *after_out = sl_profile_product_s(k->m, f, rows, width, q) +
+                 n_wide * sl_profile_product_s(k->m, f, rows, c->ffn, width) +
+                 sl_profile_product_s(k->m, f, rows, width, c->ffn);
 }
 
 static void add_compute(const maker *k, sl_cost_phase_terms *t, const mean_load *x) {
@@ -209,9 +209,8 @@ static void add_compute(const maker *k, sl_cost_phase_terms *t, const mean_load 
     /* The sampler reads the logits a few times. */
     const double wanted = x->decode_rows + x->prompts;
     if (wanted > 0)
-        t->head_s =
-            k->batches * (sl_profile_product_s(m, 0, wanted, (double)c->vocab * c->embed_dim) +
-                          wanted * c->vocab * 4 * sizeof(float) / m->memory_bps);
+        t->head_s = k->batches * (sl_profile_product_s(m, 0, wanted, c->vocab, c->embed_dim) +
+                                  wanted * c->vocab * 4 * sizeof(float) / m->memory_bps);
     t->embed_s = k->batches * x->rows * 3 * k->row_bytes / m->memory_bps;
     const sl_cost_problem *problem = k->problem;
     if (problem->is_one_rank && problem->rank < problem->n_ranks - 1) t->head_s = 0;

@@ -89,11 +89,13 @@ int sl_profile_format(sl_dtype dtype) {
     }
 }
 
-double sl_profile_product_s(const sl_profile *p, int format, double rows, double elems) {
+double sl_profile_product_s(const sl_profile *p, int format, double rows, double outputs,
+                            double cols) {
+    const double size = sl_product_size(format > 0, outputs, cols);
     const double rate = sl_product_rate(sl_curve_at(&p->gemm_small_flops[format], rows),
                                         sl_curve_at(&p->gemm_flops[format], rows),
-                                        sl_curve_at(&p->gemm_large_flops[format], rows), elems);
-    return 2 * rows * elems / rate;
+                                        sl_curve_at(&p->gemm_large_flops[format], rows), size);
+    return 2 * rows * outputs * cols / rate;
 }
 
 /* ---- checks ---- */

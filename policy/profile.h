@@ -81,9 +81,10 @@ typedef struct {
                         * results included */
 } sl_profile;
 
-/* Seconds of a product of `rows` rows with a matrix of `elems` elements > 0 in a format (0..2) that
- * gemm_flops has points for. */
-double sl_profile_product_s(const sl_profile *profile, int format, double rows, double elems);
+/* Seconds of a product of `rows` rows with a matrix [outputs, cols], both > 0, in a format (0..2)
+ * that gemm_flops has points for. */
+double sl_profile_product_s(const sl_profile *profile, int format, double rows, double outputs,
+                            double cols);
 
 /* Checks that numbers are finite, not negative and complete enough to plan with.
  * Errors: SL_ERR_ARG naming the key, the value and what was expected. */

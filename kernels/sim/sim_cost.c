@@ -7,9 +7,10 @@ sl_status sl_sim_gemm_s(const sl_sim_rates *r, const sl_weight *w, int n_rows, d
     const sl_dtype dtype = w->n_slabs > 0 ? w->slabs[0].dtype : SL_DTYPE_F16;
     const double elems = (double)w->rows * (double)w->cols;
     const int f = sl_sim_format(dtype);
+    const double size = sl_product_size(f > 0, (double)w->rows, (double)w->cols);
     const double rate = sl_product_rate(sl_sim_curve_at(&r->gemm_small_flops[f], n_rows),
                                         sl_sim_curve_at(&r->gemm_flops[f], n_rows),
-                                        sl_sim_curve_at(&r->gemm_large_flops[f], n_rows), elems);
+                                        sl_sim_curve_at(&r->gemm_large_flops[f], n_rows), size);
     if (rate == 0.0)
         return SL_FAIL(SL_ERR_ARG, "the simulated machine has no rate for products with %s weights",
                        sl_dtype_name(dtype));

@@ -2,6 +2,11 @@
 
 #include <math.h>
 
+double sl_product_size(int is_packed, double outputs, double cols) {
+    const double known_cols = 4096;
+    return outputs * (is_packed ? cols : known_cols);
+}
+
 double sl_product_rate(double small, double medium, double large, double elems) {
     const int is_small = elems < SL_PRODUCT_MEDIUM_ELEMS;
     const double beyond = is_small ? small : large;

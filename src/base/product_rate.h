@@ -14,7 +14,12 @@ enum {
     SL_PRODUCT_LARGE_ELEMS = 28672 * 7168
 };
 
-/* The rate with a matrix of `elems` elements > 0: linear in log2(elems) between those of the three
+/* What the rate goes by of a matrix [outputs, cols]: its elements where it is packed; where it is
+ * multiplied as it is, its outputs, which fill a GPU or do not, as elements of the small and the
+ * medium one. */
+double sl_product_size(int is_packed, double outputs, double cols);
+
+/* The rate with a matrix of the size `elems` > 0: linear in log2(elems) between those of the three
  * sizes, beyond them constant.  small and large are 0 where nobody knows them; medium 0: the
  * machine cannot multiply, the result is 0. */
 double sl_product_rate(double small, double medium, double large, double elems);

@@ -20,7 +20,7 @@ static void use_products(const sl_profile *profile, int format) {
     if (profile->gemm_flops[format].n == 0) return;
     for (double elems = 1.0; elems < 1e12; elems *= 31.0)
         for (double rows = 1e-3; rows < 1e6; rows *= 31.0)
-            if (!(sl_profile_product_s(profile, format, rows, elems) >= 0.0)) abort();
+            if (!(sl_profile_product_s(profile, format, rows, elems, 64.0) >= 0.0)) abort();
 }
 
 static void use_profile(const sl_profile *profile) {
