@@ -12,10 +12,6 @@ enum { WORTH_WAITING = SL_PAGE_TOKENS / 2 };
 /* A wait is short, so that few are passed over: more are not looked at. */
 enum { MOST_PASSED_OVER = 1024 };
 
-/* Pages are scarce below a quarter of all; requests that are looked at to see what is wanted next.
- */
-enum { SCARCE = 4, NEXT_ONES = 16 };
-
 typedef enum { SEATED, LATER, NO_ROOM } outcome;
 
 static int has_waiting_choices(const sl_request *r) {
@@ -24,10 +20,6 @@ static int has_waiting_choices(const sl_request *r) {
 
 static int scores_prompt(const sl_sequence *q) {
     return q->request->score != NULL && q->choice == 0;
-}
-
-static int logprobs_of(const sl_request *r) {
-    return r->ask.sampling.n_logprobs > 0 ? r->ask.sampling.n_logprobs : 0;
 }
 
 /* ---- seats ---- */
@@ -93,7 +85,7 @@ static int match_home(sl_scheduler *s, const sl_sequence *q, int home, sl_prefix
         if (s->prefixes)
             *m = sl_prefix_find(s->prefixes, home, r->prompt, r->ask.n_prompt,
                                 sl_request_prompt_rows(r) - 1,
-                                scores_prompt(q) ? logprobs_of(r) : -1, copies);
+                                scores_prompt(q) ? sl_scheduler_logprobs(r) : -1, copies);
         if (has_room(s, q, home, m)) return 1;
     }
     return 0;
@@ -178,7 +170,7 @@ static sl_status add_nodes(sl_scheduler *s, sl_sequence *q, sl_block *block) {
         sl_prefix_node *node = NULL;
         SL_TRY(sl_prefix_add(s->prefixes, q->node, token, n, &node));
         node->is_scoring = scores_prompt(q);
-        node->n_logprobs = node->is_scoring ? logprobs_of(r) : 0;
+        node->n_logprobs = node->is_scoring ? sl_scheduler_logprobs(r) : 0;
         q->node = node;
         q->n_own_nodes++;
         q->n_reserved--;
@@ -201,7 +193,7 @@ static void take_scores(const sl_sequence *q, const sl_prefix_match *m) {
         for (int i = 0; i < n->n_tokens && from + i <= m->n_tokens; i++) {
             sl_choice *to = &r->score[from + i];
             *to = n->score[i];
-            if (to->n_top > logprobs_of(r)) to->n_top = logprobs_of(r);
+            if (to->n_top > sl_scheduler_logprobs(r)) to->n_top = sl_scheduler_logprobs(r);
         }
     }
 }
@@ -321,101 +313,4 @@ sl_status sl_scheduler_admit(sl_scheduler *s, int b, sl_block *block) {
         }
     }
     return SL_OK;
-}
-
-/* ---- afterwards ---- */
-
-/* Whether one of the next requests begins in the same way as this one. */
-static int is_awaited(const sl_scheduler *s, const sl_request *r) {
-    int n = 0;
-    const int page = SL_PAGE_TOKENS;
-    for (const sl_request *w = s->waiting.head; w && n < NEXT_ONES; w = w->next, n++)
-        if (w != r && w->ask.n_prompt >= page && r->ask.n_prompt >= page &&
-            memcmp(w->prompt, r->prompt, (size_t)page * sizeof *w->prompt) == 0)
-            return 1;
-    return 0;
-}
-
-/* Where pages are scarce, a prompt that nobody has shared is not kept: its pages are given up
- * together, so that the next sequence's lie one after another. */
-static int is_worth_keeping(const sl_scheduler *s, const sl_sequence *q) {
-    const int home = q->node->home;
-    return s->n_free_pages[home] >= s->opt.n_pages[home] / SCARCE || is_awaited(s, q->request);
-}
-
-/* Pages that were not computed in the end leave the tree with their writer. */
-static void leave_nodes(sl_scheduler *s, sl_sequence *q) {
-    sl_prefix_node *n = q->node;
-    if (!n) return;
-    const int keeps = is_worth_keeping(s, q);
-    sl_prefix_leave(s->prefixes, n);
-    for (; q->n_own_nodes > 0; q->n_own_nodes--) {
-        sl_prefix_node *parent = n->parent;
-        n->is_scoring = 0;
-        if (!n->is_ready || (!keeps && !n->is_taken && n->n_users == 0 && !n->first_child)) {
-            s->dropped[s->n_dropped++] = n->id;
-            s->n_free_pages[n->home]++;
-            sl_prefix_remove(s->prefixes, n);
-        }
-        n = parent;
-    }
-    q->node = NULL;
-}
-
-/* What has ended counts less and less. */
-static void note_end(sl_scheduler *s, const sl_sequence *q) {
-    sl_job_mix *m = &s->mix;
-    m->begun_most -= q->request->ask.max_tokens;
-    m->ended_most += q->request->ask.max_tokens;
-    m->ended_tokens += q->n_tokens;
-    if (++m->n_ended < 4 * s->seats * s->opt.n_block_slots) return;
-    m->n_ended /= 2;
-    /* The rows of those that run stay as they are, in proportion to their tokens. */
-    const double all = m->begun_most + m->ended_most;
-    if (all > 0) m->begun_rows *= (m->begun_most + m->ended_most / 2) / all;
-    m->ended_most /= 2;
-    m->ended_tokens /= 2;
-}
-
-void sl_scheduler_leave_seat(sl_scheduler *s, sl_sequence *q) {
-    note_end(s, q);
-    s->seat[q->slot] = NULL;
-    s->block[q->slot / s->seats].n_seated--;
-    s->released[s->n_released++] = q->slot;
-    s->n_free_pages[sl_scheduler_home(s, q->slot)] += q->n_reserved;
-    q->n_reserved = q->n_held = 0;
-    leave_nodes(s, q);
-    q->slot = -1;
-    q->state = SL_SEQ_DONE;
-}
-
-void sl_scheduler_note_sent(sl_scheduler *s, sl_sequence *q) {
-    (void)s;
-    sl_prefix_node *n = q->node;
-    for (int i = 0; i < q->n_own_nodes; i++, n = n->parent) {
-        if (n->is_ready) return; /* and all above it */
-        n->is_ready = (n->depth - 1) * SL_PAGE_TOKENS + n->n_tokens <= q->n_sent;
-    }
-}
-
-void sl_scheduler_note_scores(sl_scheduler *s, const sl_sequence *q) {
-    const sl_request *r = q->request;
-    if (!s->prefixes || !q->node) return;
-    const int n_tokens = sl_request_prompt_rows(r);
-    sl_prefix_node *n = q->node;
-    while (n->depth > 0) n = n->parent;
-    /* From the top: pages that somebody computed without scores get them too. */
-    for (int from = 0; from < n_tokens; from += SL_PAGE_TOKENS) {
-        const int rest = n_tokens - from, page = rest < SL_PAGE_TOKENS ? rest : SL_PAGE_TOKENS;
-        n = sl_prefix_child(s->prefixes, n, r->prompt + from, page);
-        if (!n) return;
-        if ((n->score || n->is_scoring) && n->n_logprobs >= logprobs_of(r) &&
-            !(n->is_scoring && !n->score))
-            continue;
-        /* Without memory for them the next one computes them again. */
-        if (!n->score) n->score = calloc(SL_PAGE_TOKENS, sizeof *n->score);
-        if (!n->score) return;
-        memcpy(n->score, r->score + from, (size_t)page * sizeof *n->score);
-        n->n_logprobs = logprobs_of(r);
-    }
 }

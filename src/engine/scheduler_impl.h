@@ -1,6 +1,6 @@
 /* scheduler_impl.h - the inside of the scheduler, shared by scheduler.c (requests in, results out),
- * scheduler_admit.c (seats, prefixes), scheduler_pages.c (pages as sequences grow) and
- * scheduler_form.c (the rows of a block).
+ * scheduler_admit.c (who is seated where, and what it takes over), scheduler_pages.c (pages as
+ * sequences grow), scheduler_form.c (the rows of a block) and scheduler_leave.c (what they leave).
  * Layer: engine, private.  Thread safety: one owner. */
 #ifndef SL_ENGINE_SCHEDULER_IMPL_H
 #define SL_ENGINE_SCHEDULER_IMPL_H
@@ -77,6 +77,11 @@ struct sl_scheduler {
 
 static inline int sl_scheduler_home(const sl_scheduler *s, int slot) {
     return s->opt.seats ? s->opt.seats[slot].home : SL_TIER_GPU;
+}
+
+/* Alternatives that scores of its tokens hold. */
+static inline int sl_scheduler_logprobs(const sl_request *r) {
+    return r->ask.sampling.n_logprobs > 0 ? r->ask.sampling.n_logprobs : 0;
 }
 
 /* scheduler_admit.c: seats waiting requests in block slot b, as far as seats and pages go. */
