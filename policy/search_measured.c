@@ -29,7 +29,8 @@ typedef struct {
     const sl_plan_problem *q;
     tried *tried; /* [n] */
     int n, n_fitting;
-    int uses_disk; /* 1: the disk is used even where the rest holds all */
+    double limit_s; /* slower ones are of no use */
+    int uses_disk;  /* 1: the disk is used even where the rest holds all */
     sl_measured_found found;
 } search;
 
@@ -158,8 +159,8 @@ static void keep(search *s, const sl_measured_plan *plan) {
 }
 
 /* A little beyond the best: a runner-up is wanted, and programs are no bounds to the digit. */
-static double worst_of_use(const sl_measured_found *f) {
-    if (!f->is_feasible) return INFINITY;
+static double worst_of_use(const sl_measured_found *f, double limit_s) {
+    if (!f->is_feasible) return limit_s;
     const double near = 1.1 * f->best.cost.total_s;
     return f->has_second ? fmin(near, fmax(f->second.cost.total_s, 1.01 * f->best.cost.total_s))
                          : near;
@@ -169,7 +170,7 @@ static sl_status try_one(search *s, tried *t, int *better_out) {
     sl_measured_plan plan = {.pages_frac = s->q->pages_frac};
     double lp_s;
     int found;
-    const double worst = worst_of_use(&s->found);
+    const double worst = worst_of_use(&s->found, s->limit_s);
     *better_out = 0;
     if (t->bound_s >= worst) return SL_OK;
     SL_TRY(sl_plan_exact_solve(&s->exact, &t->shape, s->uses_disk, &found, &lp_s));
@@ -286,12 +287,13 @@ static sl_status run(search *s) {
                        s->q->micro_batch, s->q->num_micro_batches, s->q->max_rows);
     qsort(s->tried, (size_t)s->n, sizeof *s->tried, by_bound);
     for (int i = 0, n = s->n; i < n; i++) SL_TRY(try_one(s, &s->tried[i], &better));
-    if (s->n_fitting == 0) SL_TRY(try_surely(s));
+    const int is_only_other = s->q->pages_frac > 0; /* there is a plan already */
+    if (s->n_fitting == 0 && !is_only_other) SL_TRY(try_surely(s));
     if (s->found.is_feasible) SL_TRY(climb(s));
     if (s->found.is_feasible) SL_TRY(polish(s));
     if (s->found.is_feasible) SL_TRY(sl_blocks_choose(s->q, &s->found.best));
     if (s->found.has_second) SL_TRY(sl_blocks_choose(s->q, &s->found.second));
-    if (!s->found.is_feasible && s->n_fitting == 0) SL_TRY(find_shortage(s));
+    if (!s->found.is_feasible && s->n_fitting == 0 && !is_only_other) SL_TRY(find_shortage(s));
     if (s->found.is_feasible || s->n_fitting == 0) s->found.least_request_s = 0;
     s->found.n_shapes = s->n;
     s->found.n_programs = s->exact.n_programs;
@@ -323,10 +325,12 @@ static sl_status check(const sl_plan_problem *q) {
     return SL_OK;
 }
 
-static sl_status search_split(const sl_plan_problem *problem, sl_measured_found *out) {
+static sl_status search_split(const sl_plan_problem *problem, double limit_s,
+                              sl_measured_found *out) {
     search *s = calloc(1, sizeof *s);
     if (!s) return SL_FAIL(SL_ERR_NOMEM, "plan: out of host memory");
     s->q = problem;
+    s->limit_s = limit_s;
     s->tried = calloc(MAX_TRIED, sizeof *s->tried);
     sl_status st = s->tried ? sl_plan_exact_init(problem, &s->exact)
                             : SL_FAIL(SL_ERR_NOMEM, "plan: out of host memory");
@@ -358,14 +362,13 @@ static sl_status search_spread(const sl_plan_problem *problem, sl_measured_found
     workload.spread = 1;
     q.workload = &workload;
     q.pages_frac = frac;
-    if (!problem->has_device || frac > most_frac ||
+    if (!best->is_feasible || !problem->has_device || frac > most_frac ||
         workload.n_prompts < SL_WORKLOAD_SPREAD_FROM * q.n_ranks)
         return SL_OK;
     sl_measured_found *found = malloc(sizeof *found);
     if (!found) return SL_FAIL(SL_ERR_NOMEM, "plan: out of host memory");
-    sl_status st = search_split(&q, found);
-    if (st == SL_OK && found->is_feasible && best->is_feasible &&
-        found->best.cost.total_s < best->best.cost.total_s) {
+    sl_status st = search_split(&q, best->best.cost.total_s, found);
+    if (st == SL_OK && found->is_feasible && found->best.cost.total_s < best->best.cost.total_s) {
         found->second = best->best;
         found->has_second = is_other(&found->second.shape, &found->best.shape);
         found->n_shapes += best->n_shapes;
@@ -383,7 +386,7 @@ static sl_status search_spread(const sl_plan_problem *problem, sl_measured_found
 }
 
 static sl_status search_all(const sl_plan_problem *problem, sl_measured_found *out) {
-    SL_TRY(search_split(problem, out));
+    SL_TRY(search_split(problem, INFINITY, out));
     return search_spread(problem, out);
 }
 
