@@ -92,9 +92,12 @@ int sl_profile_format(sl_dtype dtype) {
 double sl_profile_product_s(const sl_profile *p, int format, double rows, double outputs,
                             double cols) {
     const double size = sl_product_size(format > 0, outputs, cols);
-    const double rate = sl_product_rate(sl_curve_at(&p->gemm_small_flops[format], rows),
-                                        sl_curve_at(&p->gemm_flops[format], rows),
-                                        sl_curve_at(&p->gemm_large_flops[format], rows), size);
+    const int is_small = size < SL_PRODUCT_MEDIUM_ELEMS;
+    const double beyond =
+        sl_curve_at(is_small ? &p->gemm_small_flops[format] : &p->gemm_large_flops[format], rows);
+    const double rate =
+        sl_product_rate(is_small ? beyond : 0, sl_curve_at(&p->gemm_flops[format], rows),
+                        is_small ? 0 : beyond, size);
     return 2 * rows * outputs * cols / rate;
 }
 

@@ -357,14 +357,19 @@ static sl_status search_spread(const sl_plan_problem *problem, sl_measured_found
     const int context =
         problem->max_context ? problem->max_context : sl_workload_context(problem->workload);
     const double frac = margin * sl_workload_pages_frac(problem->workload, context);
+    if (!best->is_feasible || !problem->has_device || frac > most_frac ||
+        problem->workload->n_prompts < SL_WORKLOAD_SPREAD_FROM * problem->n_ranks)
+        return SL_OK;
     sl_workload workload = *problem->workload;
     sl_plan_problem q = *problem;
     workload.spread = 1;
     q.workload = &workload;
     q.pages_frac = frac;
-    if (!best->is_feasible || !problem->has_device || frac > most_frac ||
-        workload.n_prompts < SL_WORKLOAD_SPREAD_FROM * q.n_ranks)
-        return SL_OK;
+    /* In the best one's precisions and number of micro-batches: ages change neither. */
+    q.num_micro_batches = best->best.shape.num_micro_batches;
+    q.n_weights = q.n_caches = 1;
+    q.weights[0] = best->best.shape.weights;
+    q.caches[0] = best->best.shape.cache;
     sl_measured_found *found = malloc(sizeof *found);
     if (!found) return SL_FAIL(SL_ERR_NOMEM, "plan: out of host memory");
     sl_status st = search_split(&q, best->best.cost.total_s, found);

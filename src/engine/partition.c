@@ -46,8 +46,7 @@ static sl_status sum_costs(const sl_source *source, double *sum) {
     return SL_OK;
 }
 
-/* The costliest of n_ranks ranks costs at least this: slices that end as late as `most` lets them
- * are enough. */
+/* Whether n_ranks slices are enough of which none costs more than `most`. */
 static int fits_in(const double *sum, int n, int n_ranks, double most) {
     int end = 0;
     for (int r = 0; r < n_ranks && end < n; r++) {
@@ -58,6 +57,7 @@ static int fits_in(const double *sum, int n, int n_ranks, double most) {
     return end == n;
 }
 
+/* What the costliest of n_ranks slices costs at least. */
 static double least_most(const double *sum, int n, int n_ranks) {
     double best = sum[n];
     for (int i = 0; i < n; i++)

@@ -125,6 +125,7 @@ int sl_scheduler_may_begin(sl_scheduler *s, const sl_sequence *q, int n_shared, 
     if (n == 0) return spare >= whole - first;
     if (!is_its) return 0;
     if (spare >= missing + whole - first) return 1;
+    /* Nothing of it is sure: all of its pages may go to the tree. */
     s->need[n++] = (sl_page_need){
         .missing = whole - first, .own = first, .left = tokens_left(s, q) / SL_PAGE_TOKENS};
     return is_safe(s, n, spare) && fits_to_the_end(s, n, spare);

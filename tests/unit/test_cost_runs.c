@@ -82,9 +82,9 @@ static double busy_s(const sl_cost *cost, sl_cost_queue queue) {
     return s;
 }
 
-/* allowed: of a run's rate. Of a micro-batch of few rows a profile without small products knows too
- * little. */
-static void check_runs(const char *name, double allowed) {
+/* How far a prediction of a run's rate may be off.  Of a micro-batch of few rows a profile without
+ * small products knows too little: more is allowed there. */
+static void check_runs(const char *name, double allowed, double allowed_unknown) {
     char path[1024];
     sl_profile machine;
     json_error_t error;
@@ -109,7 +109,7 @@ static void check_runs(const char *name, double allowed) {
             busy_s(&cost, SL_COST_H2D));
         sum += fabs(off);
         const int is_known = machine.gemm_small_flops[0].n > 0 || number(run, "max_rows") > 512;
-        n_off += is_known && fabs(off) > allowed;
+        n_off += fabs(off) > (is_known ? allowed : allowed_unknown);
     }
     const size_t n = json_array_size(runs);
     printf("%s: %.1f %% off in the mean\n", name, 100 * sum / (double)n);
@@ -120,7 +120,7 @@ static void check_runs(const char *name, double allowed) {
 
 static void runs_are_predicted(void **state) {
     (void)state;
-    check_runs("h200-16gib", 0.15);
+    check_runs("h200-16gib", 0.15, 0.35);
 }
 
 int main(void) {
