@@ -133,6 +133,10 @@ void sl_profile_report(const sl_profile *p, int rank, FILE *stream) {
         print_number("bandwidth", p->wire_bps * 1e-9, "GB/s", stream);
         print_number("latency", p->wire_latency_s * 1e6, "us", stream);
     }
+    if (p->compute_beside_h2d_frac > 0.0) {
+        fprintf(stream, "computing while copies to the device run\n");
+        print_number("of its speed", 100.0 * p->compute_beside_h2d_frac, "%", stream);
+    }
     print_curves("attention on the host, GB/s of pages by tokens of a sequence", p->host_attend_bps,
                  1e9, stream);
     print_flops("products", "rows", p->gemm_flops, stream);

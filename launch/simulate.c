@@ -33,6 +33,7 @@ sl_sim_rates sl_simulated_rates(const sl_profile *p) {
                       .wire_bps = p->wire_bps,
                       .wire_latency_s = p->wire_latency_s,
                       .memory_bps = p->memory_bps,
+                      .compute_beside_h2d_frac = p->compute_beside_h2d_frac,
                       .layer_s = p->layer_s,
                       .sweep_s = p->sweep_s,
                       .host_job_s = p->host_job_s};

@@ -62,7 +62,8 @@ typedef enum {
     SL_COST_N_VARS
 } sl_cost_var;
 
-/* Seconds of each queue in one sweep of a phase are the sum of coef * variable. */
+/* Seconds of each queue in one sweep of a phase are the sum of coef * variable.  COMPUTE includes
+ * what copies to the device cost it if they all run beside it. */
 typedef struct {
     double n_sweeps;  /* of the whole job, of all blocks */
     double n_batches; /* micro-batches of a block that have work, in the mean */

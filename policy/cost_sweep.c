@@ -217,7 +217,8 @@ static sl_replay_work work_of(const sl_cost_problem *problem, const sl_cost_phas
         .hidden_write = load_of(t, SL_COST_DISK_WRITE, seats, H0, H1, items),
         .duplex_bps = m->duplex_bps,
         .dram_bps = m->dram_bps,
-        .dram_beside_h2d_bps = m->dram_beside_h2d_bps};
+        .dram_beside_h2d_bps = m->dram_beside_h2d_bps,
+        .lost_frac = sl_profile_lost_frac(m)};
     const double attend_s =
         both(t->coef[SL_COST_ATTEND], t->decode_coef[SL_COST_ATTEND], seats, 0, SL_COST_N_VARS - 1);
     w.attend.seconds = q[SL_COST_ATTEND] / items;
@@ -290,7 +291,10 @@ static sl_status add_rank(const rank_of *r, const sl_turns *turns, int phase,
     SL_TRY(sl_cost_terms_make(&r->problem, &r->policy, turns, on_device, terms));
     const sl_cost_phase_terms *t = &terms->phase[phase];
     SL_TRY(queues_of(t, &seats, whole));
+    const double lost = sl_profile_lost_frac(r->problem.profile), beside_s = whole[SL_COST_COMPUTE];
+    whole[SL_COST_COMPUTE] -= lost * whole[SL_COST_H2D];
     memcpy(q, whole, sizeof q);
+    q[SL_COST_COMPUTE] = fmin(beside_s, whole[SL_COST_COMPUTE] / (1 - lost));
     if (!r->is_last) q[SL_COST_COMPUTE] -= t->head_s;
     if (!r->is_first) q[SL_COST_COMPUTE] -= t->embed_s;
     fill_batches(t, &seats, r->policy.hidden.frac[SL_TIER_DISK] > 0, batch);

@@ -77,7 +77,9 @@ static void add_copy(const maker *k, sl_cost_phase_terms *t, sl_cost_queue queue
                      double bytes, double size) {
     const sl_curve *bps = queue == SL_COST_H2D ? &k->m->h2d_bps : &k->m->d2h_bps;
     if (!k->problem->has_device || bytes <= 0) return;
-    t->coef[queue][v] += over(bytes, bps, size);
+    const double seconds = over(bytes, bps, size);
+    t->coef[queue][v] += seconds;
+    if (queue == SL_COST_H2D) t->coef[SL_COST_COMPUTE][v] += sl_profile_lost_frac(k->m) * seconds;
     t->bytes[queue][v] += bytes;
     if (k->m->duplex_bps > 0) t->coef[SL_COST_LINK][v] += bytes / k->m->duplex_bps;
     if (k->m->dram_beside_h2d_bps > 0)
@@ -223,8 +225,9 @@ static void add_compute(const maker *k, sl_cost_phase_terms *t, const mean_load 
                             sl_curve_at(&m->attend_bps[k->cache_format], at);
     for (int i = 0; i < 5; i++) {
         const sl_cost_var v = i < 3 ? on_device[i] : below[i - 3];
-        if (i < 3 || !k->problem->has_device) t->coef[SL_COST_COMPUTE][v] += attend_s;
-        t->decode_coef[SL_COST_COMPUTE][v] = t->coef[SL_COST_COMPUTE][v];
+        if (i >= 3 && k->problem->has_device) continue;
+        t->coef[SL_COST_COMPUTE][v] += attend_s;
+        t->decode_coef[SL_COST_COMPUTE][v] += attend_s;
     }
 }
 

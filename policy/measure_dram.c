@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "measure_copies.h"
 
 /* Four streams a thread, as attention reads keys and values of some heads; a step of all of them is
  * some 20 microseconds, so that the count is never far behind. */
@@ -44,63 +45,6 @@ static void *read_on(void *context) {
     return NULL;
 }
 
-/* ---- copies beside ---- */
-
-enum { COPIES = 4, COPY_BYTES = 16 << 20 };
-
-typedef struct {
-    sl_measure *m;
-    void *host, *device; /* [COPIES * bytes] */
-    size_t bytes;        /* of one; 0: no copies */
-    sl_event *done[COPIES];
-    double copied_bytes; /* so far */
-} copier;
-
-static sl_status copier_queue(copier *c, int slot) {
-    const sl_device_ops *d = c->m->device;
-    const size_t at = (size_t)slot * c->bytes;
-    SL_TRY(
-        d->copy(c->m->be, SL_STREAM_H2D, (char *)c->device + at, (char *)c->host + at, c->bytes));
-    return d->record(c->m->be, SL_STREAM_H2D, c->done[slot]);
-}
-
-/* Queues again what is done. */
-static sl_status copier_poll(copier *c) {
-    for (int i = 0; c->bytes > 0 && i < COPIES; i++) {
-        int done = 0;
-        SL_TRY(c->m->device->is_done(c->m->be, c->done[i], &done));
-        if (!done) continue;
-        c->copied_bytes += (double)c->bytes;
-        SL_TRY(copier_queue(c, i));
-    }
-    return SL_OK;
-}
-
-static void copier_close(copier *c) {
-    const sl_device_ops *d = c->m->device;
-    if (!d) return;
-    (void)d->drain(c->m->be);
-    for (int i = 0; i < COPIES; i++)
-        if (c->done[i]) d->event_close(c->m->be, c->done[i]);
-    sl_measure_put(c->m, c->device);
-    sl_pinned_put(&c->m->pinned, c->host);
-}
-
-static sl_status copier_open(sl_measure *m, copier *c) {
-    *c = (copier){.m = m, .bytes = COPY_BYTES};
-    const size_t host_room = sl_tier_budget_bytes(m->host) - sl_tier_used_bytes(m->host);
-    while (c->bytes > 4096 && 2 * COPIES * c->bytes >
-                                  (host_room < sl_measure_room(m) ? host_room : sl_measure_room(m)))
-        c->bytes /= 4;
-    SL_TRY(sl_pinned_take(&m->pinned, COPIES * c->bytes, "copies", &c->host));
-    SL_TRY(sl_measure_take(m, COPIES * c->bytes, "copies", &c->device));
-    for (int i = 0; i < COPIES; i++) {
-        SL_TRY(m->device->event_open(m->be, &c->done[i]));
-        SL_TRY(copier_queue(c, i));
-    }
-    return SL_OK;
-}
-
 /* ---- one number ---- */
 
 static double sum_of(reader *readers, int n) {
@@ -111,7 +55,7 @@ static double sum_of(reader *readers, int n) {
 }
 
 /* What n threads read, and what is copied meanwhile. */
-static sl_status watch(reader *readers, int n, copier *c, double seconds, double *bps_out) {
+static sl_status watch(reader *readers, int n, sl_copies *c, double seconds, double *bps_out) {
     enum { WARM, TIMED, PHASES };
     const double phase_s[PHASES] = {seconds / 4, seconds};
     double bytes = 0.0, start_s = 0.0;
@@ -121,7 +65,7 @@ static sl_status watch(reader *readers, int n, copier *c, double seconds, double
         /* On a busy machine the readers may have to wait for a processor first. */
         while (sl_clock_s() - start_s < phase_s[phase] ||
                sum_of(readers, n) + c->copied_bytes == bytes) {
-            SL_TRY(copier_poll(c));
+            SL_TRY(sl_copies_poll(c));
             sl_clock_sleep(100e-6);
         }
     }
@@ -129,7 +73,7 @@ static sl_status watch(reader *readers, int n, copier *c, double seconds, double
     return SL_OK;
 }
 
-static sl_status read_with(sl_measure *m, const char *memory, size_t bytes, int n, copier *c,
+static sl_status read_with(sl_measure *m, const char *memory, size_t bytes, int n, sl_copies *c,
                            double *bps_out) {
     sl_status st = SL_OK;
     atomic_int stop = 0;
@@ -158,7 +102,7 @@ static sl_status read_with(sl_measure *m, const char *memory, size_t bytes, int 
 
 static sl_status read_by_threads(sl_measure *m, const char *memory, size_t bytes, sl_profile *p) {
     const int most = m->opt->n_threads;
-    copier none = {0};
+    sl_copies none = {0};
     for (int n = 1;; n = 2 * n < most ? 2 * n : most) {
         SL_TRY(read_with(m, memory, bytes, n, &none, &p->dram_bps));
         p->dram_bps = sl_measure_round(p->dram_bps);
@@ -171,11 +115,11 @@ static sl_status read_by_threads(sl_measure *m, const char *memory, size_t bytes
 
 static sl_status read_beside_copies(sl_measure *m, const char *memory, size_t bytes,
                                     sl_profile *p) {
-    copier c;
-    sl_status st = copier_open(m, &c);
+    sl_copies c;
+    sl_status st = sl_copies_open(m, &c);
     if (st == SL_OK)
         st = read_with(m, memory, bytes, m->opt->n_threads, &c, &p->dram_beside_h2d_bps);
-    copier_close(&c);
+    sl_copies_close(&c);
     p->dram_beside_h2d_bps = sl_measure_round(p->dram_beside_h2d_bps);
     return st;
 }

@@ -9,10 +9,12 @@
 #include "model/pack.h"
 
 /* Closer where kernels change: packed weights are decoded on the way up to 64 rows (CUDA), and
- * unpacked once above. */
-static const int rows_at[] = {1, 4, 8, 16, 32, 64, 65, 128, 256, 512, 1024, 2048, 4096};
+ * unpacked once above.  Powers of two fill a device's tiles; between them a part of the last one is
+ * for nothing, which sweeps of any number of rows pay. */
+static const int rows_at[] = {1,   4,   8,   16,  32,  64,   65,   128,
+                              192, 256, 384, 512, 768, 1024, 2048, 4096};
 /* Of the other sizes: every point takes a third of a second. */
-static const int some_rows_at[] = {1, 4, 16, 64, 65, 128, 256, 512, 2048};
+static const int some_rows_at[] = {1, 4, 16, 64, 65, 128, 192, 256, 384, 512, 2048};
 enum {
     N_AT = sizeof rows_at / sizeof rows_at[0],
     N_SOME_AT = sizeof some_rows_at / sizeof some_rows_at[0]

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "measure_attend.h"
+#include "measure_beside.h"
 #include "measure_disk.h"
 #include "measure_dram.h"
 #include "measure_engine.h"
@@ -23,6 +24,7 @@ static const part parts[] = {
     {"attention on the host", 4, sl_measure_host},
     {"matrix products", 8, sl_measure_gemm},
     {"attention", 5, sl_measure_attend},
+    {"computing beside copies", 1, sl_measure_beside},
     {"the engine", 1, sl_measure_engine},
     {"the wire", 1, sl_measure_wire},
     {"the disk", 4, sl_measure_disk},

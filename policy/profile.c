@@ -38,6 +38,7 @@ const sl_profile_key sl_profile_keys[SL_PROFILE_N_KEYS] = {
     KEY(attend_bps, SL_KEY_CURVES),
     KEY(prefill_attend_flops, SL_KEY_CURVES),
     KEY(memory_bps, SL_KEY_NUMBER),
+    OPTIONAL_KEY(compute_beside_h2d_frac, SL_KEY_NUMBER),
     KEY(layer_s, SL_KEY_NUMBER),
     KEY(sweep_s, SL_KEY_NUMBER),
     KEY(host_job_s, SL_KEY_NUMBER),
@@ -101,6 +102,10 @@ double sl_profile_product_s(const sl_profile *p, int format, double rows, double
     return 2 * rows * outputs * cols / rate;
 }
 
+double sl_profile_lost_frac(const sl_profile *p) {
+    return p->compute_beside_h2d_frac > 0.0 ? 1.0 - p->compute_beside_h2d_frac : 0.0;
+}
+
 /* ---- checks ---- */
 
 static sl_status check_curve(const char *name, const char *format, const sl_curve *c) {
@@ -155,6 +160,9 @@ sl_status sl_profile_check(const sl_profile *p) {
     SL_TRY(
         expect_curve("prefill_attend_flops.f16", &p->prefill_attend_flops[0], "of every machine"));
     SL_TRY(expect_number("memory_bps", p->memory_bps, "of every machine"));
+    if (p->compute_beside_h2d_frac > 1.0)
+        return SL_FAIL(SL_ERR_ARG, "compute_beside_h2d_frac: %g, expected at most 1",
+                       p->compute_beside_h2d_frac);
     if (p->device[0]) {
         static const char why[] = "with a device";
         SL_TRY(expect_number("gpu_bytes", p->gpu_bytes, why));

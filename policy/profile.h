@@ -75,11 +75,16 @@ typedef struct {
     /* Prefill attention.  x: tokens of a prompt; y: flop/s, counting 4 * tokens^2 / 2 * width. */
     sl_curve prefill_attend_flops[SL_PROFILE_FORMATS];
     double memory_bps; /* of the computing tier, read + write: norms, activations, copies */
+    double compute_beside_h2d_frac; /* of its speed alone that computation keeps while copies to the
+                                     * device run, at most 1; 0 where nobody measured it: all */
     double layer_s;    /* fixed cost of one layer for one micro-batch: launches, gaps */
     double sweep_s;    /* fixed cost of one sweep: forming a block, sampling, ends of queues */
     double host_job_s; /* fixed cost of one job of attention on the host, copies of queries and
                         * results included */
 } sl_profile;
+
+/* Part of its speed that computation loses while copies to the device run: 0 to below 1. */
+double sl_profile_lost_frac(const sl_profile *profile);
 
 /* Seconds of a product of `rows` rows with a matrix [outputs, cols], both > 0, in a format (0..2)
  * that gemm_flops has points for. */
@@ -91,7 +96,8 @@ double sl_profile_product_s(const sl_profile *profile, int format, double rows, 
 sl_status sl_profile_check(const sl_profile *profile);
 
 /* Reads and writes one profile as JSON.  Unknown keys are refused by name, missing ones too (but
- * for gemm_small_flops and gemm_large_flops, which are written where they have points), and values
+ * for gemm_small_flops, gemm_large_flops and compute_beside_h2d_frac, which are written where they
+ * are known), and values
  * that sl_profile_check() refuses.  A file is written under another name first, so that
  * nobody reads half of it.
  *   text   [bytes], need not end with a zero;  where: names it in errors

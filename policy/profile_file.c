@@ -117,7 +117,7 @@ static sl_status read_field(const char *file, const sl_profile_key *k, json_t *r
     const place at = {file, k->name, NULL};
     json_t *value = json_object_get(root, k->name);
     void *field = (char *)out + k->offset;
-    if (!value && k->is_optional) return SL_OK; /* all zero: no points */
+    if (!value && k->is_optional) return SL_OK; /* all zero: not known */
     if (!value) return SL_FAIL(SL_ERR_FORMAT, "%s: %s is missing", file, k->name);
     switch (k->kind) {
     case SL_KEY_TEXT:
@@ -240,9 +240,11 @@ static void print_field(const void *field, sl_profile_key_kind kind, sl_json_tex
     }
 }
 
-static int has_points(const sl_curve *curves) {
+/* Whether an optional field tells anything. */
+static int is_known(const void *field, sl_profile_key_kind kind) {
+    if (kind == SL_KEY_NUMBER) return *(const double *)field != 0.0;
     for (int f = 0; f < SL_PROFILE_FORMATS; f++)
-        if (curves[f].n > 0) return 1;
+        if (((const sl_curve *)field)[f].n > 0) return 1;
     return 0;
 }
 
@@ -252,7 +254,7 @@ void sl_profile_print(const sl_profile *profile, sl_json_text *out) {
     for (int i = 0; i < SL_PROFILE_N_KEYS; i++) {
         const sl_profile_key *k = &sl_profile_keys[i];
         const void *field = (const char *)profile + k->offset;
-        if (k->is_optional && !has_points(field)) continue;
+        if (k->is_optional && !is_known(field, k->kind)) continue;
         sl_json_raw(out, ",\n  \"");
         sl_json_raw(out, k->name);
         sl_json_raw(out, "\": ");

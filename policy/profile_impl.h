@@ -18,11 +18,11 @@ typedef enum {
 typedef struct {
     const char *name;
     sl_profile_key_kind kind;
-    int is_optional;      /* CURVES only: without points it is not written */
+    int is_optional;      /* CURVES, NUMBER: without points, or 0, it is not written */
     size_t offset, bytes; /* of the field in sl_profile */
 } sl_profile_key;
 
-enum { SL_PROFILE_N_KEYS = 27 };
+enum { SL_PROFILE_N_KEYS = 28 };
 extern const sl_profile_key sl_profile_keys[SL_PROFILE_N_KEYS];
 
 #endif

@@ -127,6 +127,7 @@ static void share(player *p) {
         if (bps[q] > 0 && is_from_device(q)) p->speed[q] /= n_from;
         if (is_to_device(q) || is_from_device(q)) link += p->speed[q] * bps[q];
     }
+    if (n_to) p->speed[SL_QUEUE_COMPUTE] *= 1 - w->lost_frac;
     const double slower =
         n_to && n_from && w->duplex_bps > 0 && link > w->duplex_bps ? w->duplex_bps / link : 1;
     for (int q = 0; q < SL_QUEUE_COUNT; q++) {

@@ -45,6 +45,7 @@ typedef struct {
     int is_cold;   /* 1: the first sweep of all, for which no weights were loaded ahead */
     /* What is shared; 0: no bound. */
     double duplex_bps, dram_bps, dram_beside_h2d_bps;
+    double lost_frac; /* part of its speed that computation loses beside copies to the device */
 } sl_replay_work;
 
 typedef struct {

@@ -99,6 +99,8 @@ static void share_link(sl_sim_machine *m) {
         n_d2h += d2h[q] = l->d2h_bps > 0.0;
         both[q] = h2d[q] | d2h[q];
     }
+    if (n_h2d > 0 && m->rates.compute_beside_h2d_frac > 0.0)
+        m->speed[SL_STREAM_COMPUTE] *= m->rates.compute_beside_h2d_frac;
     if (n_h2d > 1) slow(m, h2d, 1.0 / n_h2d);
     if (n_d2h > 1) slow(m, d2h, 1.0 / n_d2h);
     if (n_h2d == 0 || n_d2h == 0 || m->rates.duplex_bps == 0.0) return;

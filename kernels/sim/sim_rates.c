@@ -49,15 +49,25 @@ sl_status sl_sim_rates_check(const sl_sim_rates *r) {
         const char *name;
         double value;
         int is_needed;
-    } numbers[] = {
-        {"gpu_bytes", r->gpu_bytes, 0},   {"cpu_bytes", r->cpu_bytes, 1},
-        {"disk_bytes", r->disk_bytes, 0}, {"duplex_bps", r->duplex_bps, 0},
-        {"dram_bps", r->dram_bps, 0},     {"dram_beside_h2d_bps", r->dram_beside_h2d_bps, 0},
-        {"wire_bps", r->wire_bps, 0},     {"wire_latency_s", r->wire_latency_s, 0},
-        {"memory_bps", r->memory_bps, 1}, {"layer_s", r->layer_s, 0},
-        {"sweep_s", r->sweep_s, 0},       {"host_job_s", r->host_job_s, 0}};
+    } numbers[] = {{"gpu_bytes", r->gpu_bytes, 0},
+                   {"cpu_bytes", r->cpu_bytes, 1},
+                   {"disk_bytes", r->disk_bytes, 0},
+                   {"duplex_bps", r->duplex_bps, 0},
+                   {"dram_bps", r->dram_bps, 0},
+                   {"dram_beside_h2d_bps", r->dram_beside_h2d_bps, 0},
+                   {"wire_bps", r->wire_bps, 0},
+                   {"wire_latency_s", r->wire_latency_s, 0},
+                   {"memory_bps", r->memory_bps, 1},
+                   {"layer_s", r->layer_s, 0},
+                   {"sweep_s", r->sweep_s, 0},
+                   {"host_job_s", r->host_job_s, 0},
+                   {"compute_beside_h2d_frac", r->compute_beside_h2d_frac, 0}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         SL_TRY(check_number(numbers[i].name, numbers[i].value, numbers[i].is_needed));
+    if (r->compute_beside_h2d_frac > 1.0)
+        return SL_FAIL(SL_ERR_ARG,
+                       "simulated machine: compute_beside_h2d_frac is %g, expected at most 1",
+                       r->compute_beside_h2d_frac);
     SL_TRY(check_curve("h2d_bps", &r->h2d_bps, has_device));
     SL_TRY(check_curve("d2h_bps", &r->d2h_bps, has_device));
     SL_TRY(check_curve("disk_read_bps", &r->disk_read_bps, r->disk_bytes > 0.0));

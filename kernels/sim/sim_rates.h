@@ -53,10 +53,12 @@ typedef struct {
     sl_sim_curve gemm_small_flops[SL_SIM_FORMATS], gemm_large_flops[SL_SIM_FORMATS];
     sl_sim_curve attend_bps[SL_SIM_FORMATS];
     sl_sim_curve prefill_attend_flops[SL_SIM_FORMATS];
-    double memory_bps; /* of the computing tier, read + write */
-    double layer_s;    /* fixed cost of one layer for one micro-batch */
-    double sweep_s;    /* fixed cost of one sweep */
-    double host_job_s; /* fixed cost of one job of attention on the host */
+    double memory_bps;              /* of the computing tier, read + write */
+    double compute_beside_h2d_frac; /* of its speed that the device's computation keeps while copies
+                                     * to it run; 0: all */
+    double layer_s;                 /* fixed cost of one layer for one micro-batch */
+    double sweep_s;                 /* fixed cost of one sweep */
+    double host_job_s;              /* fixed cost of one job of attention on the host */
 } sl_sim_rates;
 
 /* Checks that what every run needs is there: host memory, a GEMM, attention, and with a device its

@@ -50,6 +50,7 @@ static void measure_on_a_gpu_fills_a_whole_profile(void **state) {
     assert_true(h2d > 1e9 && h2d < 1e12);
     assert_true(p.duplex_bps > h2d / 2);
     assert_true(p.memory_bps > 50e9 && p.memory_bps < 1e14);
+    assert_true(p.compute_beside_h2d_frac > 0.2 && p.compute_beside_h2d_frac <= 1.0);
     for (int f = 0; f < SL_PROFILE_FORMATS; f++) {
         const double many = sl_curve_at(&p.gemm_flops[f], 4096);
         assert_true(many > 1e12 && many < 1e16);

@@ -1,5 +1,6 @@
 /* Predicted times and memory beside what was measured, and how they answer to what they depend on.
  */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -311,6 +312,35 @@ static void what_is_shared_slows_all_that_share_it(void **state) {
     assert_within("shared memory", shared.sweep_s, 41 * 10e-3 * 20 / 6, 0.03);
 }
 
+/* Weights that stream cost computation a part of its speed, in all that tells of it. */
+static void copies_slow_computation(void **state) {
+    (void)state;
+    const measured_job *w3 = &measured_jobs[3];
+    const sl_policy streamed = measured_policy(w3);
+    sl_policy resident = streamed;
+    resident.weights = resident.cache = (sl_shares){{1, 0, 0}};
+    resident.host_attends = 0;
+    const sl_profile m = g16_profile();
+    sl_profile slow = m;
+    slow.compute_beside_h2d_frac = 0.8;
+    const sl_cost with = cost_on(&slow, w3, &streamed), without = cost_on(&m, w3, &streamed);
+    assert_true(cost_on(&slow, w3, &resident).total_s == cost_on(&m, w3, &resident).total_s);
+    assert_true(with.total_s > 1.02 * without.total_s && with.total_s < without.total_s / 0.8);
+    for (int p = 0; p < SL_N_PHASES; p++) {
+        const double *slower = with.phase[p].queue_s, *alone = without.phase[p].queue_s;
+        const double beside_s = alone[SL_COST_COMPUTE] + 0.2 * alone[SL_COST_H2D];
+        assert_within("compute", slower[SL_COST_COMPUTE],
+                      fmin(beside_s, alone[SL_COST_COMPUTE] / 0.8), 1e-9);
+    }
+
+    sl_replay_work w = streamed_work();
+    sl_replay_times times;
+    w.upload = (sl_replay_load){4e-3, 1e9};
+    w.lost_frac = 0.5;
+    assert_int_equal(sl_replay_sweep(&w, &times), SL_OK);
+    assert_within("beside", times.sweep_s, 48 * (4 * 3e-3 + 0.5 * 4e-3), 0.02);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(measured_jobs_are_predicted_within_15_percent),
@@ -324,6 +354,7 @@ int main(void) {
         cmocka_unit_test(kinds_of_prompts_mix_in_their_proportion),
         cmocka_unit_test(streamed_weights_hide_computation),
         cmocka_unit_test(what_is_shared_slows_all_that_share_it),
+        cmocka_unit_test(copies_slow_computation),
         cmocka_unit_test(attention_on_the_host_holds_the_ring_longer),
     };
     return cmocka_run_group_tests_name("cost_measured", tests, NULL, NULL);

@@ -85,6 +85,7 @@ static void measure_on_the_host_fills_a_whole_profile(void **state) {
     assert_int_equal(p.h2d_bps.n, 0);
     assert_true(p.dram_bps > 1e7 && p.dram_bps < 1e13);
     assert_true(p.dram_beside_h2d_bps == p.dram_bps);
+    assert_true(p.compute_beside_h2d_frac == 0.0);
     assert_int_equal(p.dram_threads_bps.n, 2);
     for (int f = 0; f < SL_PROFILE_FORMATS; f++) {
         assert_true(p.gemm_flops[f].n > 0 && p.gemm_flops[f].y[0] > 1e5);
@@ -114,6 +115,7 @@ static void measure_of_a_device_adds_its_links(void **state) {
     assert_int_equal(sl_profile_check(&p), SL_OK);
     assert_true(p.h2d_bps.n > 2 && p.d2h_bps.n == p.h2d_bps.n);
     assert_true(p.duplex_bps > 1e6 && p.dram_beside_h2d_bps > 1e6);
+    assert_true(p.compute_beside_h2d_frac > 0.0 && p.compute_beside_h2d_frac <= 1.0);
     assert_int_equal(p.disk_read_bps.n, 0);
     assert_string_equal(engine, "");
     assert_int_equal(m.be->ops->device->used_bytes(m.be), used); /* all given back */

@@ -37,6 +37,7 @@ static sl_profile machine(void) {
                     .h2d_bps = curve_of(65536, 16e9, 16777216, 52.5e9),
                     .d2h_bps = curve_of(65536, 17e9, 16777216, 55.2e9),
                     .duplex_bps = 85e9,
+                    .compute_beside_h2d_frac = 0.9,
                     .dram_bps = 148e9 + 1.0 / 3,
                     .dram_beside_h2d_bps = 163e9,
                     .dram_threads_bps = curve_of(1, 15e9, 16, 148e9),
@@ -167,6 +168,11 @@ static void check_names_the_key_that_is_wrong(void **state) {
     p.duplex_bps = -1;
     assert_refused(&p, "duplex_bps");
     p = good;
+    p.compute_beside_h2d_frac = 1.01;
+    assert_refused(&p, "compute_beside_h2d_frac");
+    p.compute_beside_h2d_frac = -0.5;
+    assert_refused(&p, "compute_beside_h2d_frac");
+    p = good;
     p.dram_bps = 1.0 / 0.0;
     assert_refused(&p, "dram_bps");
     p = good;
@@ -238,19 +244,23 @@ static void file_gives_back_every_bit(void **state) {
     assert_true(q.gemm_flops[2].y[1] == p.gemm_flops[2].y[1]);
     assert_true(q.gemm_small_flops[1].y[1] == p.gemm_small_flops[1].y[1]);
     assert_true(q.gemm_large_flops[0].y[1] == p.gemm_large_flops[0].y[1]);
+    assert_true(q.compute_beside_h2d_frac == p.compute_beside_h2d_frac);
     assert_string_equal(q.name, p.name);
 }
 
-static void file_without_products_of_other_sizes_stays_as_it_is(void **state) {
+static void file_without_optional_keys_stays_as_it_is(void **state) {
     (void)state;
     sl_profile p = machine(), q = {0};
     sl_json_text a = {0}, b = {0};
     memset(p.gemm_small_flops, 0, sizeof p.gemm_small_flops);
     memset(p.gemm_large_flops, 0, sizeof p.gemm_large_flops);
+    p.compute_beside_h2d_frac = 0;
     assert_int_equal(sl_profile_check(&p), SL_OK);
+    assert_true(sl_profile_lost_frac(&p) == 0);
     sl_profile_print(&p, &a);
     assert_null(strstr(a.data, "gemm_small_flops"));
     assert_null(strstr(a.data, "gemm_large_flops"));
+    assert_null(strstr(a.data, "compute_beside_h2d_frac"));
     assert_int_equal(sl_profile_parse(a.data, a.n_bytes, "p.json", &q), SL_OK);
     assert_int_equal(q.gemm_small_flops[0].n + q.gemm_large_flops[2].n, 0);
     sl_profile_print(&q, &b);
@@ -303,6 +313,8 @@ static void file_with_a_wrong_key_is_refused_by_name(void **state) {
     assert_format_error("\"n_threads\": 7", "\"n_threads\": 0", "n_threads");
     assert_format_error("\"memory_bps\": 3e+12", "\"memory_bps\": \"3\"", "memory_bps");
     assert_format_error("\"memory_bps\": 3e+12", "\"memory_bps\": -3", "memory_bps");
+    assert_format_error("\"compute_beside_h2d_frac\": 0.9", "\"compute_beside_h2d_frac\": 9",
+                        "compute_beside_h2d_frac");
     assert_format_error("\"h2d_bps\": [[", "\"h2d_bps\": [5, [", "h2d_bps");
     assert_format_error("\"h2d_bps\": [[65536.0", "\"h2d_bps\": [[65536000000.0", "h2d_bps");
     assert_format_error("\"q8\"", "\"q7\"", "q7");
@@ -341,7 +353,7 @@ int main(void) {
         cmocka_unit_test(check_takes_whole_machines),
         cmocka_unit_test(check_names_the_key_that_is_wrong),
         cmocka_unit_test_setup_teardown(file_gives_back_every_bit, make_dir, remove_dir),
-        cmocka_unit_test(file_without_products_of_other_sizes_stays_as_it_is),
+        cmocka_unit_test(file_without_optional_keys_stays_as_it_is),
         cmocka_unit_test_setup_teardown(file_that_cannot_be_is_an_io_error, make_dir, remove_dir),
         cmocka_unit_test(file_with_a_wrong_key_is_refused_by_name),
         cmocka_unit_test(profiles_that_come_along_are_whole),

@@ -274,6 +274,7 @@ static sl_profile random_profile(sl_rng *rng) {
         random_curve(rng, 1e9, 1e15, &p.prefill_attend_flops[f]);
     }
     p.memory_bps = rate(rng, 1e9, 1e13);
+    if (sl_rng_below(rng, 2)) p.compute_beside_h2d_frac = rate(rng, 1e-3, 1);
     p.layer_s = rate(rng, 1e-7, 1e-2);
     p.sweep_s = rate(rng, 1e-7, 1e-1);
     p.host_job_s = rate(rng, 1e-7, 1e-2);

@@ -83,8 +83,10 @@ static void random_policy(sl_rng *rng, one_case *c) {
     p->disk_dir = has_disk ? "/nowhere" : NULL;
 }
 
-/* Every second machine is one whose products of other sizes go at rates of their own. */
-static void add_sizes(one_case *c) {
+/* Every second machine is one whose products of other sizes go at rates of their own, and one in
+ * three computes slower beside copies. */
+static void add_rates(one_case *c) {
+    if (c->n_layers % 3 == 0) c->profile.compute_beside_h2d_frac = 0.85;
     if (c->n_layers % 2) return;
     for (int f = 0; f < SL_PROFILE_FORMATS; f++) {
         c->profile.gemm_small_flops[f] = c->profile.gemm_large_flops[f] = c->profile.gemm_flops[f];
@@ -105,7 +107,7 @@ static void random_case(sl_rng *rng, one_case *c) {
     assert_int_equal(sl_config_named(c->model, &c->config), SL_OK);
     c->n_ranks = between(rng, 0, 3) ? 1 : between(rng, 2, 4);
     c->config.n_layers = c->n_layers = c->n_ranks * between(rng, 3, 12);
-    add_sizes(c);
+    add_rates(c);
     const int prompt = about(rng, 16, 1024), gen = about(rng, 8, 128);
     c->workload = sl_workload_uniform(prompt, gen, 1);
     random_policy(rng, c);

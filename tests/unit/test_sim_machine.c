@@ -110,6 +110,25 @@ static void copies_in_one_direction_take_turns(void **state) {
     sl_sim_machine_close(m);
 }
 
+static void copies_to_the_device_slow_its_computation(void **state) {
+    (void)state;
+    const sl_sim_rates rates = {.cpu_bytes = 1, .compute_beside_h2d_frac = 0.8};
+    sl_sim_machine *m = open_machine(&rates);
+    sl_sim_mark computed = {0}, copied = {0}, back = {0};
+    work(m, D2H, (sl_sim_load){.seconds = 20, .d2h_bps = 1e9}); /* does not */
+    mark(m, D2H, &back);
+    work(m, SL_STREAM_COMPUTE, (sl_sim_load){.seconds = 10});
+    mark(m, SL_STREAM_COMPUTE, &computed);
+    sl_sim_machine_run(m, 2);
+    work(m, H2D, (sl_sim_load){.seconds = 5, .h2d_bps = 1e9});
+    mark(m, H2D, &copied);
+    run_to_end(m);
+    assert_near(copied.at_s, 7);
+    assert_near(computed.at_s, 11); /* 2 alone, 4 in the 5 beside, 4 alone */
+    assert_near(back.at_s, 20);
+    sl_sim_machine_close(m);
+}
+
 static void both_directions_share_the_duplex_rate(void **state) {
     (void)state;
     const sl_sim_rates rates = {.cpu_bytes = 1, .duplex_bps = 15e9};
@@ -210,6 +229,7 @@ int main(void) {
         cmocka_unit_test(wait_holds_a_queue_until_the_mark),
         cmocka_unit_test(copies_in_one_direction_take_turns),
         cmocka_unit_test(both_directions_share_the_duplex_rate),
+        cmocka_unit_test(copies_to_the_device_slow_its_computation),
         cmocka_unit_test(host_memory_is_shared_by_copies_and_attention),
         cmocka_unit_test(thousands_of_items_pass_in_order),
         cmocka_unit_test(curve_between_points_is_linear_in_the_logarithm),

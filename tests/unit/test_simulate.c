@@ -32,7 +32,9 @@ static void profile_gives_every_rate(void **state) {
         b.gemm_small_flops[f] = (sl_curve){1, {1}, {1e12 + f}};
         b.gemm_large_flops[f] = (sl_curve){1, {1}, {2e12 + f}};
     }
+    b.compute_beside_h2d_frac = 0.75;
     const sl_sim_rates a = sl_simulated_rates(&b);
+    assert_true(a.compute_beside_h2d_frac == 0.75);
     const double found[] = {a.gpu_bytes,      a.cpu_bytes, a.disk_bytes, a.duplex_bps,
                             a.dram_bps,       a.wire_bps,  a.memory_bps, a.dram_beside_h2d_bps,
                             a.wire_latency_s, a.layer_s,   a.sweep_s,    a.host_job_s};
