@@ -27,6 +27,7 @@ import uuid
 
 ANSWERED_STATUS = 3  # some requests are malformed
 END_WITHIN_S, LINGER_S = 10, 4
+MEET_S = 1.5  # after which ranks watch each other, on a busy machine too
 
 
 def print_requests(n):
@@ -104,7 +105,7 @@ class Run:
 
     def __init__(self, command):
         self.mark = uuid.uuid4().hex
-        self.victim, self.jobs = None, set()
+        self.victim, self.jobs, self.started_at = None, set(), time.monotonic()
         with open("killed.err", "wb") as err:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=err, stderr=err,
                                             env=dict(os.environ, SLUICE_TEST_RUN=self.mark))
@@ -158,7 +159,10 @@ class Run:
         if ours and not re.match(rf"rank {self.victim} on {host}: died", ours[0]):
             return f"rank {self.victim} was killed, the message is {ours[0]}"
         theirs = rf"process rank {self.victim} with PID \d+ on node {host} exited on\s+signal 9"
-        if not ours and not re.search(theirs, text):
+        # Open MPI 4.1 sometimes ends before it has written the second half of what it says.
+        begun = self.killed_at - self.started_at < MEET_S and \
+            re.search(r"Primary job\s+terminated normally, but 1 process", text)
+        if not ours and not begun and not re.search(theirs, text):
             return f"rank {self.victim} was killed, and nothing says so: {text[-1500:]}"
         return None
 
@@ -190,9 +194,11 @@ def kill_runs(whole_path, n_kills, seconds, command):
                 was_killed = run.kill(rng)
         status, took = run.wait(was_killed)
         slowest = max(slowest, took)
-        killed += was_killed
+        # A rank that is killed after the first one has answered all is missed by nobody: no kill.
+        came_late = was_killed and status == ANSWERED_STATUS
+        killed += was_killed and not came_late
         if was_killed:
-            fault = run.fault_in_message()
+            fault = None if came_late else run.fault_in_message()
             if took > END_WITHIN_S:
                 fault = f"it went on for {took:.1f} s"
             elif run.victim is not None and status == 0:
@@ -203,7 +209,8 @@ def kill_runs(whole_path, n_kills, seconds, command):
             if fault:
                 return f"run {runs}, killed: {fault}"
             with open("killed.err", encoding="utf-8", errors="replace") as err:
-                named += run.victim is not None and "\nsluice: rank" in "\n" + err.read()
+                named += not came_late and run.victim is not None and \
+                    "\nsluice: rank" in "\n" + err.read()
         is_done = status == ANSWERED_STATUS
         if not is_done and not was_killed:
             with open("killed.err", encoding="utf-8", errors="replace") as err:
