@@ -97,9 +97,8 @@ sl_status sl_profile_check(const sl_profile *profile);
 
 /* Reads and writes one profile as JSON.  Unknown keys are refused by name, missing ones too (but
  * for gemm_small_flops, gemm_large_flops and compute_beside_h2d_frac, which are written where they
- * are known), and values
- * that sl_profile_check() refuses.  A file is written under another name first, so that
- * nobody reads half of it.
+ * are known), and values that sl_profile_check() refuses.  A file is written under another name
+ * first, so that nobody reads half of it.
  *   text   [bytes], need not end with a zero;  where: names it in errors
  * Errors: SL_ERR_IO, SL_ERR_FORMAT (file, key, what was found and expected). */
 sl_status sl_profile_read(const char *path, sl_profile *out);

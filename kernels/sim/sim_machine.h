@@ -9,8 +9,8 @@
  *                               dram_beside_h2d_bps, without copies dram_bps; what they want is
  *                               cut by the same factor.  (H100 host of 16 cores: reading at 148
  *                               GB/s and copying at 53.7 gave 118 and 45: 0.80 and 0.84.)
- *   the device                  computation beside copies to it keeps compute_beside_h2d_frac of
- * its speed
+ *   the device                  computation beside copies to it: compute_beside_h2d_frac of its
+ *                               speed alone
  *
  * A mark in a queue is reached when all before it is done; other queues can wait for it.
  * Layer: kernels/sim.  May include: src.  Thread safety: one thread at a time.

@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
-#include "base/clock.h"
 #include "base/rng.h"
 #include "policy_fixture.h"
 #include "search_measured.h"
@@ -274,7 +274,9 @@ static sl_profile random_profile(sl_rng *rng) {
         random_curve(rng, 1e9, 1e15, &p.prefill_attend_flops[f]);
     }
     p.memory_bps = rate(rng, 1e9, 1e13);
-    if (sl_rng_below(rng, 2)) p.compute_beside_h2d_frac = rate(rng, 1e-3, 1);
+    /* Half of them, by what is drawn already. */
+    const uint64_t drawn = (uint64_t)p.memory_bps;
+    if (drawn % 2) p.compute_beside_h2d_frac = 1e-3 + 0.999 * sl_rng_unit(sl_rng_at(31, drawn));
     p.layer_s = rate(rng, 1e-7, 1e-2);
     p.sweep_s = rate(rng, 1e-7, 1e-1);
     p.host_job_s = rate(rng, 1e-7, 1e-2);
@@ -361,16 +363,16 @@ static void whole_searches_end_in_time(void **state) {
             q.weights[1] = q.caches[1] = SL_DTYPE_Q8G64;
             q.weights[2] = q.caches[2] = SL_DTYPE_Q4G64;
         }
-        const double start_s = sl_clock_s();
+        /* The processor's time: the test's machine may be busy. */
+        const clock_t start = clock();
         if (sl_search_measured(&q, &found) != SL_OK) fail_msg("%d: %s", i, sl_error_message());
-        const double spent_s = sl_clock_s() - start_s;
+        const double spent_s = (double)(clock() - start) / CLOCKS_PER_SEC;
         if (spent_s > worst_s) worst_s = spent_s;
         check_answer(&q, &found);
         sl_source_close(source);
     }
     print_message("the longest search took %.2f s\n", worst_s);
-    /* The test's machine may be busy, and a sanitizer takes ten times as long. */
-    assert_true(worst_s < 3 * longest_s * (SL_TEST_STEP > 1 ? 10 : 1));
+    assert_true(worst_s < 3 * longest_s); /* the test's machine may be slow */
 }
 
 static void numbers_out_of_range_are_refused(void **state) {
