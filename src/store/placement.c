@@ -21,37 +21,29 @@ sl_status sl_shares_check(const sl_shares *s, const char *what) {
     return SL_OK;
 }
 
-/* Pieces of one matrix change homes among themselves, so that those of a tier lie one after
- * another: they are multiplied as one. */
-static void sort_matrix(const sl_layout *layout, int from, int to, unsigned char *home) {
-    for (int i = from; i < to; i++)
-        for (int j = i + 1; j < to; j++)
-            if (home[j] < home[i] && layout->pieces[i].bytes == layout->pieces[j].bytes) {
-                const unsigned char h = home[i];
-                home[i] = home[j];
-                home[j] = h;
-            }
+/* The next tier below `t` with a share; t itself if there is none. */
+static int next_tier(const sl_shares *shares, int t) {
+    for (int below = t + 1; below < SL_TIER_COUNT; below++)
+        if (shares->frac[below] > 0.0) return below;
+    return t;
 }
 
 void sl_place_layer(const sl_layout *layout, const sl_shares *shares, sl_tier_kind fast,
                     sl_place_carry *carry, unsigned char *home_out) {
+    double all_bytes = 0.0;
+    for (int p = 0; p < layout->n_pieces; p++)
+        if (!sl_role_is_vector(layout->pieces[p].role))
+            all_bytes += (double)layout->pieces[p].bytes;
+    for (int t = 0; t < SL_TIER_COUNT; t++) carry->owed_bytes[t] += shares->frac[t] * all_bytes;
+    int at = next_tier(shares, -1);
     for (int p = 0; p < layout->n_pieces; p++) {
         const sl_piece *piece = &layout->pieces[p];
         home_out[p] = (unsigned char)fast;
         if (sl_role_is_vector(piece->role)) continue;
-        /* Each tier is owed its share of this piece; who is owed most gets all of it. */
-        int best = -1;
-        for (int t = 0; t < SL_TIER_COUNT; t++) {
-            carry->owed_bytes[t] += shares->frac[t] * (double)piece->bytes;
-            if (shares->frac[t] == 0.0) continue;
-            if (best < 0 || carry->owed_bytes[t] > carry->owed_bytes[best]) best = t;
-        }
-        carry->owed_bytes[best] -= (double)piece->bytes;
-        home_out[p] = (unsigned char)best;
-    }
-    for (int p = 0, end; p < layout->n_pieces; p = end) {
-        end = p + 1;
-        while (end < layout->n_pieces && layout->pieces[end].role == layout->pieces[p].role) end++;
-        if (!sl_role_is_vector(layout->pieces[p].role)) sort_matrix(layout, p, end, home_out);
+        /* A tier takes pieces as long as that brings it nearer to what it is owed. */
+        while (carry->owed_bytes[at] < 0.5 * (double)piece->bytes && next_tier(shares, at) != at)
+            at = next_tier(shares, at);
+        carry->owed_bytes[at] -= (double)piece->bytes;
+        home_out[p] = (unsigned char)at;
     }
 }

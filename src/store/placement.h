@@ -28,9 +28,10 @@ int sl_shares_are_set(const sl_shares *shares);
  * Errors: SL_ERR_ARG naming `what` and the numbers. */
 sl_status sl_shares_check(const sl_shares *shares, const char *what);
 
-/* Chooses the home of each piece of a layer: every piece goes to the tier that is owed most; within
- * a matrix the pieces of a tier lie one after another.  Vectors always go to `fast`, the tier that
- * computes.
+/* Chooses the home of each piece of a layer: the first pieces go to the gpu, as many as it is owed,
+ * the next ones to the cpu, the rest to the disk, so that a layer has two matrices at most that lie
+ * in several places, which are several products or copies.  Vectors always go to `fast`, the tier
+ * that computes.
  *   home_out  [layout->n_pieces] sl_tier_kind */
 void sl_place_layer(const sl_layout *layout, const sl_shares *shares, sl_tier_kind fast,
                     sl_place_carry *carry, unsigned char *home_out);

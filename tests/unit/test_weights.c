@@ -86,6 +86,47 @@ static void shares_are_met_in_every_layer(void **state) {
     sl_source_close(source);
 }
 
+/* However the shares are, tiers follow each other once in a layer, and in the long run every tier
+ * has its share, be it less than a piece of each layer. */
+static void pieces_of_a_tier_lie_one_after_another(void **state) {
+    (void)state;
+    sl_source *source = NULL;
+    sl_rng rng = {.key = 6};
+    assert_int_equal(sl_source_open("dummy:opt-6.7b", 1, &source), SL_OK);
+    sl_layout layout;
+    assert_int_equal(sl_layout_make(source, 1, 0, &layout), SL_OK);
+    for (int i = 0; i < 200; i++) {
+        sl_shares shares = {{0}};
+        double left = 1, bytes[SL_TIER_COUNT] = {0}, total = 0, largest = 0;
+        for (int t = 0; t < SL_TIER_COUNT - 1; t++) {
+            const double part = (double)sl_rng_below(&rng, 101) / 100;
+            shares.frac[t] = sl_rng_below(&rng, 4) ? left * part * part : 0;
+            left -= shares.frac[t];
+        }
+        shares.frac[SL_TIER_DISK] = left;
+        sl_place_carry carry = {{0}};
+        for (int layer = 0; layer < 32; layer++) {
+            unsigned char home[512];
+            sl_place_layer(&layout, &shares, SL_TIER_GPU, &carry, home);
+            int last = 0;
+            for (int p = layout.n_vectors; p < layout.n_pieces; p++) {
+                assert_true(home[p] >= last && shares.frac[home[p]] > 0);
+                last = home[p];
+                bytes[home[p]] += (double)layout.pieces[p].bytes;
+                total += (double)layout.pieces[p].bytes;
+                if ((double)layout.pieces[p].bytes > largest)
+                    largest = (double)layout.pieces[p].bytes;
+            }
+        }
+        for (int t = 0; t < SL_TIER_COUNT; t++) {
+            const double off = bytes[t] - shares.frac[t] * total;
+            assert_true(off < 1.5 * largest && off > -1.5 * largest);
+        }
+    }
+    sl_layout_free(&layout);
+    sl_source_close(source);
+}
+
 static void shares_that_do_not_sum_to_one_are_refused(void **state) {
     (void)state;
     const sl_shares low = {{0.2, 0.2, 0.2}}, negative = {{-0.5, 1.0, 0.5}};
@@ -306,6 +347,7 @@ static void a_disk_budget_that_is_too_small_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shares_are_met_in_every_layer),
+        cmocka_unit_test(pieces_of_a_tier_lie_one_after_another),
         cmocka_unit_test(shares_that_do_not_sum_to_one_are_refused),
         cmocka_unit_test_setup_teardown(every_share_on_disk_gives_the_same_bits, make_dir,
                                         remove_dir),
