@@ -4,8 +4,9 @@
 
 #include "cuda/cuda_check.h"
 
-/* Few blocks fill the link: 16 bytes a thread, four in flight. */
-enum { THREADS = 256, IN_FLIGHT = 4, MOST_BLOCKS = 32 };
+/* Few blocks fill the link: 16 bytes a thread, four in flight.  A product that comes while they run
+ * has to do without their processors, and its launch waits behind their reads on the link. */
+enum { THREADS = 256, IN_FLIGHT = 4, MOST_BLOCKS = 8 };
 
 static __global__ void copy_kernel(uint4 *dst, const uint4 *src, size_t n, uint8_t *dst_tail,
                                    const uint8_t *src_tail, int n_tail) {
