@@ -7,6 +7,7 @@
 #include "cuda/cuda_check.h"
 #include "cuda/cuda_copy.h"
 #include "cuda/cuda_kv.h"
+#include "cuda/cuda_linear.h"
 #include "cuda/cuda_norm.h"
 #include "cuda/cuda_pointwise.h"
 #include "cuda/cuda_state.h"
@@ -331,6 +332,7 @@ sl_status sl_cuda_backend_open(const sl_cuda_options *options, sl_backend **out)
     SL_GO(SL_CUDA(
         cudaDeviceGetAttribute(&cuda->n_processors, cudaDevAttrMultiProcessorCount, o->device),
         "count processors"));
+    SL_GO(sl_cuda_linear_mid_open(o->device, &cuda->has_mid));
     cuda->max_rows = o->max_rows;
     cuda->max_pages = o->max_pages;
     cuda->n_bound = o->n_bound;

@@ -3,19 +3,10 @@
 #include "cuda/cuda_check.h"
 #include "cuda/cuda_groups.cuh"
 #include "cuda/cuda_mma.cuh"
+#include "cuda/cuda_product.cuh"
 #include "model/pack.h"
 
 enum { WARP = 32, N_WARPS = 8, THREADS = WARP * N_WARPS };
-
-static __device__ void put_product(const sl_cuda_product &out, size_t row, int col, float v) {
-    const size_t at = row * out.ldy + col;
-    if (out.bias) v += out.bias[col];
-    if (out.is_f32)
-        ((float *)out.y)[at] = out.accumulate ? ((float *)out.y)[at] + v : v;
-    else
-        ((__half *)out.y)[at] =
-            __float2half_rn(out.accumulate ? __half2float(((__half *)out.y)[at]) + v : v);
-}
 
 /* ---- fused product of few rows ----
  *
@@ -176,19 +167,26 @@ static __global__ void __launch_bounds__(FEW_THREADS) linear_few_kernel(few_args
                 const int r = j * 8 + 2 * t + i % 2;
                 if (output >= a.w.n_rows || r >= a.n) continue;
                 if (a.n_splits == 1)
-                    put_product(a.out, r, output, acc[m][j][i]);
+                    sl_put_product(a.out, r, output, acc[m][j][i]);
                 else
                     a.partial[((size_t)split * a.n + r) * a.w.n_rows + output] = acc[m][j][i];
             }
 }
 
-static __global__ void add_parts_kernel(few_args a) {
+static __global__ void add_parts_kernel(sl_cuda_product out, const float *partial, int n_splits,
+                                        int n, int n_outputs) {
     const int output = blockIdx.x * THREADS + threadIdx.x, r = blockIdx.y;
-    if (output >= a.w.n_rows) return;
+    if (output >= n_outputs) return;
     float v = 0.0f;
-    for (int s = 0; s < a.n_splits; s++)
-        v += a.partial[((size_t)s * a.n + r) * a.w.n_rows + output];
-    put_product(a.out, r, output, v);
+    for (int s = 0; s < n_splits; s++) v += partial[((size_t)s * n + r) * n_outputs + output];
+    sl_put_product(out, r, output, v);
+}
+
+extern "C" sl_status sl_cuda_add_parts(const sl_cuda_product *out, const float *partial,
+                                       int n_splits, int n, int n_outputs, cudaStream_t stream) {
+    const dim3 grid((n_outputs + THREADS - 1) / THREADS, n);
+    add_parts_kernel<<<grid, THREADS, 0, stream>>>(*out, partial, n_splits, n, n_outputs);
+    return SL_CUDA(cudaGetLastError(), "launch the sum of parts");
 }
 
 /* ---- fused product of very few rows ----
@@ -249,7 +247,7 @@ static __global__ void __launch_bounds__(THREADS) linear_very_few_kernel(few_arg
     if (r >= a.n || output0 + output >= a.w.n_rows) return;
     float v = 0.0f;
     for (int s = 0; s < N_WARPS; s++) v += sums[s][output][r];
-    put_product(a.out, r, output0 + output, v);
+    sl_put_product(a.out, r, output0 + output, v);
 }
 
 /* Parts of k: as many as fill the device, each of some chunks, and no more than the scratch has
@@ -266,23 +264,24 @@ static void cut_depth(few_args *a, size_t scratch_bytes) {
     a->n_splits = (n_chunks + a->split_chunks - 1) / a->split_chunks;
 }
 
-template <int BITS> static void launch_few(const few_args &a, cudaStream_t stream) {
+template <int BITS> static sl_status launch_few(const few_args &a, cudaStream_t stream) {
     if (a.n <= VERY_FEW_ROWS) { /* 16 x 16 threads write the results */
         const int n_blocks = (a.w.n_rows + VERY_FEW_OUTPUTS - 1) / VERY_FEW_OUTPUTS;
         if (a.n <= 8)
             linear_very_few_kernel<BITS, 1><<<n_blocks, THREADS, 0, stream>>>(a);
         else
             linear_very_few_kernel<BITS, 2><<<n_blocks, THREADS, 0, stream>>>(a);
-        return;
+        return SL_CUDA(cudaGetLastError(), "launch linear_few");
     }
     const dim3 grid((a.w.n_rows + FEW_OUTPUTS - 1) / FEW_OUTPUTS, a.n_splits);
     if (a.n <= 32)
         linear_few_kernel<BITS, 4><<<grid, FEW_THREADS, 0, stream>>>(a);
     else
         linear_few_kernel<BITS, 8><<<grid, FEW_THREADS, 0, stream>>>(a);
-    if (a.n_splits > 1)
-        add_parts_kernel<<<dim3((a.w.n_rows + THREADS - 1) / THREADS, a.n), THREADS, 0, stream>>>(
-            a);
+    SL_TRY(SL_CUDA(cudaGetLastError(), "launch linear_few"));
+    return a.n_splits > 1
+               ? sl_cuda_add_parts(&a.out, a.partial, a.n_splits, a.n, a.w.n_rows, stream)
+               : SL_OK;
 }
 
 static sl_status check_matrix(const char *op, const sl_cuda_matrix *w, int n) {
@@ -320,11 +319,7 @@ extern "C" sl_status sl_cuda_linear_few(const sl_cuda_product *out, const void *
     a.n = n;
     a.partial = (float *)scratch;
     cut_depth(&a, scratch_bytes);
-    if (sl_dtype_group_bits(w->dtype) == 4)
-        launch_few<4>(a, stream);
-    else
-        launch_few<8>(a, stream);
-    return SL_CUDA(cudaGetLastError(), "launch linear_few");
+    return sl_dtype_group_bits(w->dtype) == 4 ? launch_few<4>(a, stream) : launch_few<8>(a, stream);
 }
 
 /* ---- product of anything ---- */
@@ -342,7 +337,7 @@ static __global__ void linear_any_kernel(sl_cuda_product out, const __half *x, s
         sum += __half2float(xr[k]) * __half2float(v);
     }
     for (int d = WARP / 2; d > 0; d /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, d);
-    if (lane == 0) put_product(out, blockIdx.y, col, sum);
+    if (lane == 0) sl_put_product(out, blockIdx.y, col, sum);
 }
 
 extern "C" sl_status sl_cuda_linear_any(const sl_cuda_product *out, const void *x,

@@ -62,6 +62,28 @@ int sl_cuda_linear_few_takes(const sl_cuda_matrix *w, const void *x, int n);
 sl_status sl_cuda_linear_few(const sl_cuda_product *out, const void *x, const sl_cuda_matrix *w,
                              int n, void *scratch, size_t scratch_bytes, cudaStream_t stream);
 
+/* Rows up to which a product is better decoded tile by tile, into shared memory, than unpacked. */
+enum { SL_CUDA_MID_ROWS = 384 };
+
+/* Once for a device, before the others: *can_out is 1 where it has the shared memory. */
+sl_status sl_cuda_linear_mid_open(int device, int *can_out);
+
+/* 1 where the product takes these weights, whatever the number of rows. */
+int sl_cuda_linear_mid_takes(const sl_cuda_matrix *w, const void *x);
+
+/* The same as sl_cuda_linear_few() for more rows: weights are read once for 64 or 128 of them.  A
+ * row's bits do not depend on n up to SL_CUDA_MID_ROWS.
+ *   x        f16, [n, w->cols], dense
+ *   scratch  parts of sums: narrow matrices run faster with 4 * SL_CUDA_MID_ROWS * w->n_rows bytes
+ *            for each of up to some; 0 is enough to be correct. */
+sl_status sl_cuda_linear_mid(const sl_cuda_product *out, const void *x, const sl_cuda_matrix *w,
+                             int n, void *scratch, size_t scratch_bytes, cudaStream_t stream);
+
+/* out = the sum of parts, in order.
+ *   partial  float32, [n_splits, n, n_outputs] */
+sl_status sl_cuda_add_parts(const sl_cuda_product *out, const float *partial, int n_splits, int n,
+                            int n_outputs, cudaStream_t stream);
+
 /* The same for any shape and dtype, a warp per element: for what neither the fused product nor
  * cuBLAS takes (rows of odd width or alignment). */
 sl_status sl_cuda_linear_any(const sl_cuda_product *out, const void *x, const sl_cuda_matrix *w,

@@ -141,14 +141,22 @@ static sl_status multiply_unpacked(sl_cuda *cuda, const sl_cuda_product *out, co
     return SL_OK;
 }
 
+/* Whether n rows are few enough for their weights to be decoded on the way, in registers or in
+ * tiles.
+ */
+static int decodes_on_the_way(const sl_cuda *cuda, const sl_cuda_matrix *w, const void *x, int n) {
+    return sl_cuda_linear_few_takes(w, x, n) ||
+           (cuda->has_mid && n <= SL_CUDA_MID_ROWS && sl_cuda_linear_mid_takes(w, x));
+}
+
 /* Whether all of w is to be unpacked before it multiplies n rows. */
-static int wants_unpacking(const sl_weight *w, const void *x, int n) {
+static int wants_unpacking(const sl_cuda *cuda, const sl_weight *w, const void *x, int n) {
     for (int s = 0, next; s < w->n_slabs; s = next) {
         const sl_slab *slab = &w->slabs[s];
         int count;
         next = sl_cuda_next_run(w, s, &count);
         const sl_cuda_matrix matrix = {slab->data, slab->dtype, slab->row_bytes, count, w->cols};
-        if (slab->dtype == SL_DTYPE_F16 || sl_cuda_linear_few_takes(&matrix, x, n)) return 0;
+        if (slab->dtype == SL_DTYPE_F16 || decodes_on_the_way(cuda, &matrix, x, n)) return 0;
     }
     return 1;
 }
@@ -170,6 +178,9 @@ static sl_status multiply_runs(sl_cuda *cuda, const sl_cuda_product *whole, cons
         } else if (sl_cuda_linear_few_takes(&matrix, x, n)) {
             SL_TRY(sl_cuda_linear_few(&out, x, &matrix, n, cuda->unpacked, cuda->unpack_bytes,
                                       sl_cuda_compute(cuda)));
+        } else if (decodes_on_the_way(cuda, &matrix, x, n)) {
+            SL_TRY(sl_cuda_linear_mid(&out, x, &matrix, n, cuda->unpacked, cuda->unpack_bytes,
+                                      sl_cuda_compute(cuda)));
         } else {
             sl_slab alone = *slab;
             alone.row0 = 0, alone.n_rows = count;
@@ -190,8 +201,8 @@ static sl_status multiply(sl_cuda *cuda, const char *op, void *y, int ldy, int i
     if (n_rows > 0 && (!y || !x)) return SL_FAIL(SL_ERR_ARG, "%s on a null buffer", op);
     if (n_rows == 0) return SL_OK;
     const sl_cuda_product out = {y, ldy, is_f32, accumulate, bias};
-    return wants_unpacking(w, x, n_rows) ? multiply_unpacked(cuda, &out, x, w, n_rows)
-                                         : multiply_runs(cuda, &out, x, w, n_rows);
+    return wants_unpacking(cuda, w, x, n_rows) ? multiply_unpacked(cuda, &out, x, w, n_rows)
+                                               : multiply_runs(cuda, &out, x, w, n_rows);
 }
 
 sl_status sl_cuda_op_linear(sl_backend *be, void *y, int ldy, const void *x, const sl_weight *w,

@@ -57,7 +57,7 @@ static const sl_dtype dtypes[] = {SL_DTYPE_F16, SL_DTYPE_BF16, SL_DTYPE_F32, SL_
 
 static void linear_of_every_dtype_agrees_with_the_reference(void **state) {
     (void)state;
-    static const int n_rows[] = {1, 2, 7, 8, 9, 16, 17, 32, 33, 64, 65, 150};
+    static const int n_rows[] = {1, 2, 7, 8, 9, 16, 17, 32, 33, 64, 65, 128, 150, 257, 384, 400};
     sl_backend *gpu = gpu_open(), *cpu = fixture_reference();
     for (int d = 0; d < 5; d++)
         for (size_t r = 0; r < sizeof n_rows / sizeof n_rows[0]; r++) {
@@ -76,11 +76,12 @@ static void linear_of_odd_shapes_agrees_with_the_reference(void **state) {
     static const int shapes[][2] = {{1, 64},     {5, 8},     {16, 1},    {33, 33},
                                     {40, 72},    {17, 200},  {64, 1000}, {130, 1031},
                                     {300, 4096}, {50, 6152}, {1100, 520}};
-    static const int n_rows[] = {1, 3, 20, 40};
+    static const int n_rows[] = {1, 3, 20, 40, 70, 130};
+    enum { N_ROWS = sizeof n_rows / sizeof n_rows[0] };
     sl_backend *gpu = gpu_open(), *cpu = fixture_reference();
     for (int d = 0; d < 5; d++)
         for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-            for (int r = 0; r < 4; r++) {
+            for (int r = 0; r < N_ROWS; r++) {
                 const shape s = {dtypes[d], shapes[i][0], shapes[i][1], 1};
                 compare(gpu, cpu, &s, n_rows[r], r * 5 % 16);
             }

@@ -2,16 +2,20 @@
  * of tiles are, then of whole matrices in f16 and packed, by the size of the buffer that they are
  * unpacked into.
  *
- * Usage: bench_products [MIB...]   sizes of the buffer, default 32 64 128 256 */
+ * Usage: bench_products [MIB...]   sizes of the buffer, default 32 64 128 256
+ *        bench_products mid        4 bits with few to some hundred rows: as the backend multiplies,
+ *                                  decoded tile by tile, and unpacked into 64 MiB first */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/rng.h"
 #include "cuda/cuda_backend.h"
+#include "cuda/cuda_linear.h"
 #include "engine/backend.h"
 #include "model/pack.h"
 
-enum { MAX_N = 4096, MAX_M = 28672, MAX_K = 28672 };
+enum { MAX_N = 4096, MAX_M = 28672, MAX_K = 28672, SCRATCH = 64 << 20 };
 
 static void check(sl_status st) {
     if (st == SL_OK) return;
@@ -22,7 +26,7 @@ static void check(sl_status st) {
 typedef struct {
     sl_backend *be;
     const sl_device_ops *op;
-    void *x, *y, *w;
+    void *x, *y, *w, *scratch;
     sl_event *from, *to;
 } bench;
 
@@ -87,6 +91,95 @@ static double rate(bench *b, sl_dtype dtype, int n, int m, int k) {
     return best * 1e-12;
 }
 
+typedef sl_status multiply(bench *b, const sl_slab *slab, int n);
+
+static sl_status as_it_is(bench *b, const sl_slab *slab, int n) {
+    const sl_weight w = {slab->n_rows, slab->cols, 1, slab};
+    return b->be->ops->linear(b->be, b->y, w.rows, b->x, &w, NULL, n, 0);
+}
+
+static sl_cuda_matrix part_of(const sl_slab *slab, int from, int count) {
+    return (sl_cuda_matrix){(const char *)slab->data + (size_t)from * slab->row_bytes, slab->dtype,
+                            slab->row_bytes, count, slab->cols};
+}
+
+static sl_status by_tiles(bench *b, const sl_slab *slab, int n) {
+    const sl_cuda_product out = {b->y, slab->n_rows, 0, 0, NULL};
+    const sl_cuda_matrix w = part_of(slab, 0, slab->n_rows);
+    return sl_cuda_linear_mid(&out, b->x, &w, n, b->scratch, SCRATCH,
+                              b->op->native_stream(b->be, SL_STREAM_COMPUTE));
+}
+
+static sl_status unpacked(bench *b, const sl_slab *slab, int n) {
+    const int step = SCRATCH / 2 / slab->cols / 128 * 128;
+    for (int r = 0; r < slab->n_rows; r += step) {
+        const int count = slab->n_rows - r < step ? slab->n_rows - r : step;
+        const sl_cuda_matrix w = part_of(slab, r, count);
+        const sl_slab plain = {.dtype = SL_DTYPE_F16,
+                               .n_rows = count,
+                               .cols = slab->cols,
+                               .row_bytes = (size_t)slab->cols * 2,
+                               .data = b->scratch};
+        const sl_weight whole = {count, slab->cols, 1, &plain};
+        SL_TRY(sl_cuda_unpack(b->scratch, &w, b->op->native_stream(b->be, SL_STREAM_COMPUTE)));
+        SL_TRY(b->be->ops->linear(b->be, (char *)b->y + (size_t)r * 2, slab->n_rows, b->x, &whole,
+                                  NULL, n, 0));
+    }
+    return SL_OK;
+}
+
+/* Microseconds, the best of three batches; copies of the matrix take turns, as layers do. */
+static double time_of(bench *b, multiply *how, int n, int m, int k) {
+    size_t row_bytes;
+    double best = 1e9;
+    check(sl_dtype_row_bytes(SL_DTYPE_Q4G64, k, &row_bytes));
+    const size_t bytes = (size_t)m * row_bytes;
+    const int copies = (int)((size_t)MAX_M * 12288 * 2 / bytes), runs = 30;
+    for (int round = 0; round < 4; round++) {
+        double s;
+        check(b->op->record(b->be, SL_STREAM_COMPUTE, b->from));
+        for (int i = 0; i < runs; i++) {
+            const sl_slab slab = {.dtype = SL_DTYPE_Q4G64,
+                                  .n_rows = m,
+                                  .cols = k,
+                                  .row_bytes = row_bytes,
+                                  .data = (char *)b->w + (size_t)(i % copies) * bytes};
+            check(how(b, &slab, n));
+        }
+        check(b->op->record(b->be, SL_STREAM_COMPUTE, b->to));
+        check(b->op->drain(b->be));
+        check(b->op->elapsed(b->be, b->from, b->to, &s));
+        if (round > 0 && s / runs < best) best = s / runs;
+    }
+    return best * 1e6;
+}
+
+static void mid(void) {
+    static const int shapes[][2] = {{4096, 4096}, {16384, 4096}, {4096, 16384},
+                                    {7168, 7168}, {28672, 7168}, {7168, 28672}};
+    static const int rows[] = {24,  32,  48,  64,  65,  96,  128, 160,
+                               192, 224, 256, 320, 384, 448, 512, 768};
+    bench b;
+    bench_open(&b, (size_t)64 << 20);
+    check(b.op->take(b.be, SCRATCH, "scratch", &b.scratch));
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const int m = shapes[i][0], k = shapes[i][1];
+        printf("%d outputs, %d inputs, 4 bits: rows, us and TFLOP/s as it is, by tiles, unpacked\n",
+               m, k);
+        for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+            multiply *const how[] = {as_it_is, by_tiles, unpacked};
+            printf("%5d", rows[r]);
+            for (int h = 0; h < 3; h++) {
+                const double us = time_of(&b, how[h], rows[r], m, k);
+                printf("  %8.1f %5.0f", us, 2e-6 * rows[r] * m * k / us);
+            }
+            printf("\n");
+        }
+    }
+    b.op->put(b.be, b.scratch);
+    bench_close(&b);
+}
+
 static void by_outputs(void) {
     static const int shapes[][2] = {{2048, 7168}, {4096, 4096}, {2048, 12288}, {1024, 7168}};
     bench b;
@@ -120,6 +213,10 @@ static void whole(size_t unpack_bytes) {
 }
 
 int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "mid") == 0) {
+        mid();
+        return 0;
+    }
     if (argc > 1) {
         for (int i = 1; i < argc; i++) whole((size_t)atoi(argv[i]) << 20);
         return 0;
