@@ -84,6 +84,7 @@ static void backend_close(sl_backend *be) {
     buffer_free(&cpu->own);
     buffer_free(&cpu->rope_table);
     buffer_free(&cpu->rope_freq);
+    free(cpu->begun);
     free(cpu);
 }
 
@@ -197,6 +198,33 @@ static sl_status choose(sl_backend *be, void *logits, int n_rows, int vocab,
     return sl_cpu_choose(sl_cpu_of(be), logits, n_rows, vocab, ask, out);
 }
 
+/* Choices of a stand-in for a device are kept until they are asked for. */
+static sl_status choose_begin(sl_backend *be, void *logits, int n_rows, int vocab,
+                              const sl_choice_ask *ask) {
+    sl_cpu *cpu = sl_cpu_of(be);
+    if (!cpu->begun && !(cpu->begun = calloc(SL_BEGUN_ROWS, sizeof *cpu->begun)))
+        return SL_FAIL(SL_ERR_NOMEM, "cpu backend: out of host memory for choices");
+    if (n_rows > SL_BEGUN_ROWS - cpu->n_begun)
+        return SL_FAIL(SL_ERR_ARG, "cpu backend: choices of %d rows beside %d, at most %d", n_rows,
+                       cpu->n_begun, (int)SL_BEGUN_ROWS);
+    SL_TRY(choose(be, logits, n_rows, vocab, ask, cpu->begun + cpu->n_begun));
+    cpu->n_begun += n_rows;
+    return SL_OK;
+}
+
+static sl_status choose_end(sl_backend *be, int n_rows, int vocab, const sl_choice_ask *ask,
+                            sl_choice *out) {
+    sl_cpu *cpu = sl_cpu_of(be);
+    (void)vocab, (void)ask;
+    if (n_rows > cpu->n_begun - cpu->n_ended)
+        return SL_FAIL(SL_ERR_ARG, "cpu backend: %d choices, %d are under way", n_rows,
+                       cpu->n_begun - cpu->n_ended);
+    memcpy(out, cpu->begun + cpu->n_ended, (size_t)n_rows * sizeof *out);
+    cpu->n_ended += n_rows;
+    if (cpu->n_ended == cpu->n_begun) cpu->n_ended = cpu->n_begun = 0;
+    return SL_OK;
+}
+
 static sl_status page_copy(sl_backend *be, const sl_kv_view *cache, int32_t from, int32_t to) {
     (void)be;
     SL_TRY(sl_cpu_check_page_copy(cache, from, to));
@@ -248,6 +276,8 @@ sl_status sl_cpu_backend_open(const sl_cpu_options *options, sl_backend **out) {
     if (options->device_bytes) {
         SL_GO(sl_cpu_device_open(options->device_bytes, &cpu->device));
         cpu->ops.device = &sl_cpu_device_ops;
+        cpu->ops.choose_begin = choose_begin;
+        cpu->ops.choose_end = choose_end;
     }
     SL_GO(sl_cpu_team_open(cpu->n_threads, &cpu->team));
     *out = &cpu->base;

@@ -34,7 +34,9 @@ typedef struct {
     sl_cpu_buffer rope_table;     /* cosines and sines of positions [0, rope_positions) */
     sl_cpu_buffer rope_freq;      /* the frequencies that the table was made with */
     int rope_positions;
-    int rope_half; /* frequencies in rope_freq */
+    int rope_half;    /* frequencies in rope_freq */
+    sl_choice *begun; /* [SL_BEGUN_ROWS], made with the first; of them [n_ended, n_begun) are due */
+    int n_begun, n_ended;
 } sl_cpu;
 
 static inline sl_cpu *sl_cpu_of(sl_backend *be) {

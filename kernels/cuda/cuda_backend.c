@@ -179,6 +179,8 @@ static const sl_backend_ops cuda_ops = {
     .add = add,
     .gather = gather,
     .choose = sl_cuda_op_choose,
+    .choose_begin = sl_cuda_op_choose_begin,
+    .choose_end = sl_cuda_op_choose_end,
     .page_copy = page_copy,
 };
 
@@ -285,8 +287,8 @@ size_t sl_cuda_overhead_bytes(const sl_cuda_options *options) {
                             o.unpack_bytes,
                             SL_CUDA_MAX_BIAS * sizeof(uint16_t),
                             o.attend_bytes,
-                            SL_CUDA_CHOOSE_ROWS * sizeof(sl_cuda_ask),
-                            SL_CUDA_CHOOSE_ROWS * sizeof(sl_cuda_answer)};
+                            SL_CUDA_ASKED_ROWS * sizeof(sl_cuda_ask),
+                            SL_CUDA_ASKED_ROWS * sizeof(sl_cuda_answer)};
     size_t sum = 0;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         sum += sl_align_up(parts[i], SL_CUDA_POOL_ALIGN);
@@ -301,14 +303,14 @@ static sl_status open_buffers(sl_cuda *cuda, const sl_cuda_options *o) {
     SL_TRY(sl_cuda_take(cuda, cuda->unpack_bytes, "unpacked weights", &cuda->unpacked));
     SL_TRY(sl_cuda_take(cuda, SL_CUDA_MAX_BIAS * sizeof(uint16_t), "a bias", &cuda->bias));
     SL_TRY(sl_cuda_take(cuda, cuda->attend_bytes, "attention results", &cuda->partial));
-    SL_TRY(sl_cuda_take(cuda, SL_CUDA_CHOOSE_ROWS * sizeof(sl_cuda_ask), "sampling", &ask));
+    SL_TRY(sl_cuda_take(cuda, SL_CUDA_ASKED_ROWS * sizeof(sl_cuda_ask), "sampling", &ask));
     cuda->device_ask = ask;
-    SL_TRY(sl_cuda_take(cuda, SL_CUDA_CHOOSE_ROWS * sizeof(sl_cuda_answer), "tokens", &answer));
+    SL_TRY(sl_cuda_take(cuda, SL_CUDA_ASKED_ROWS * sizeof(sl_cuda_answer), "tokens", &answer));
     cuda->device_answer = answer;
-    SL_TRY(SL_CUDA(cudaHostAlloc((void **)&cuda->ask, SL_CUDA_CHOOSE_ROWS * sizeof *cuda->ask,
+    SL_TRY(SL_CUDA(cudaHostAlloc((void **)&cuda->ask, SL_CUDA_ASKED_ROWS * sizeof *cuda->ask,
                                  cudaHostAllocDefault),
                    "pin sampling parameters"));
-    SL_TRY(SL_CUDA(cudaHostAlloc((void **)&cuda->answer, SL_CUDA_CHOOSE_ROWS * sizeof *cuda->answer,
+    SL_TRY(SL_CUDA(cudaHostAlloc((void **)&cuda->answer, SL_CUDA_ASKED_ROWS * sizeof *cuda->answer,
                                  cudaHostAllocDefault),
                    "pin tokens"));
     SL_TRY(sl_cuda_open_bound(cuda));

@@ -9,13 +9,6 @@
 _Static_assert((int)SL_CUDA_MAX_TOP == (int)SL_MAX_LOGPROBS, "alternatives of a choice");
 _Static_assert((int)SL_CUDA_MAX_BAN == (int)SL_MAX_STOP_IDS, "banned ids of a choice");
 
-/* Penalties and biases need the sequence's tokens: such rows are rare, and the host takes them. */
-static int is_for_host(const sl_choice_ask *ask) {
-    const sl_sampling *s = ask->sampling;
-    return ask->target < 0 && (s->repetition_penalty != 1.0f || s->frequency_penalty != 0.0f ||
-                               s->presence_penalty != 0.0f || s->n_bias != 0);
-}
-
 static sl_cuda_ask ask_of(const sl_choice_ask *ask) {
     const sl_sampling *s = ask->sampling;
     sl_cuda_ask a = {.temperature = s->temperature,
@@ -73,27 +66,34 @@ static sl_status choose_on_host(sl_cuda *cuda, const float *logits, int vocab,
     return sl_sampler_choose(cuda->logits_row, vocab, ask, cuda->logits_scratch, out);
 }
 
-static sl_status choose_part(sl_cuda *cuda, float *logits, int n, int vocab,
-                             const sl_choice_ask *ask, sl_choice *out) {
+/* Queues the choice of n rows, and the way of what is asked and answered; `at`: of their places. */
+static sl_status queue_choice(sl_cuda *cuda, float *logits, int n, int vocab,
+                              const sl_choice_ask *ask, int at) {
     const cudaStream_t stream = sl_cuda_compute(cuda);
-    int n_for_host = 0;
+    const size_t size = (size_t)n;
     for (int i = 0; i < n; i++) {
         SL_TRY(sl_sampler_check(&ask[i], vocab));
-        n_for_host += is_for_host(&ask[i]);
-        cuda->ask[i] = ask_of(&ask[i]);
-        if (is_for_host(&ask[i])) cuda->ask[i].n_ban = 0; /* leaves the row as it is */
+        cuda->ask[at + i] = ask_of(&ask[i]);
+        if (sl_choice_is_adjusted(&ask[i]))
+            cuda->ask[at + i].n_ban = 0; /* leaves the row as it is */
     }
-    const size_t size = (size_t)n;
-    SL_TRY(SL_CUDA(cudaMemcpyAsync(cuda->device_ask, cuda->ask, size * sizeof *cuda->ask,
+    SL_TRY(SL_CUDA(cudaMemcpyAsync(cuda->device_ask + at, cuda->ask + at, size * sizeof *cuda->ask,
                                    cudaMemcpyHostToDevice, stream),
                    "copy what is asked of rows"));
-    SL_TRY(sl_cuda_choose(logits, n, vocab, cuda->device_ask, cuda->device_answer, stream));
-    SL_TRY(SL_CUDA(cudaMemcpyAsync(cuda->answer, cuda->device_answer, size * sizeof *cuda->answer,
-                                   cudaMemcpyDeviceToHost, stream),
-                   "copy tokens"));
-    SL_TRY(SL_CUDA(cudaStreamSynchronize(stream), "choose tokens"));
+    SL_TRY(
+        sl_cuda_choose(logits, n, vocab, cuda->device_ask + at, cuda->device_answer + at, stream));
+    return SL_CUDA(cudaMemcpyAsync(cuda->answer + at, cuda->device_answer + at,
+                                   size * sizeof *cuda->answer, cudaMemcpyDeviceToHost, stream),
+                   "copy tokens");
+}
+
+/* Penalties and biases need the sequence's tokens: such rows are rare, and the host takes them. */
+static sl_status choose_part(sl_cuda *cuda, float *logits, int n, int vocab,
+                             const sl_choice_ask *ask, sl_choice *out) {
+    SL_TRY(queue_choice(cuda, logits, n, vocab, ask, 0));
+    SL_TRY(SL_CUDA(cudaStreamSynchronize(sl_cuda_compute(cuda)), "choose tokens"));
     for (int i = 0; i < n; i++) {
-        if (n_for_host > 0 && is_for_host(&ask[i]))
+        if (sl_choice_is_adjusted(&ask[i]))
             SL_TRY(
                 choose_on_host(cuda, logits + (size_t)i * (size_t)vocab, vocab, &ask[i], &out[i]));
         else
@@ -112,5 +112,34 @@ sl_status sl_cuda_op_choose(sl_backend *be, void *logits, int n_rows, int vocab,
         SL_TRY(choose_part(sl_cuda_of(be), (float *)logits + (size_t)done * (size_t)vocab, n, vocab,
                            ask + done, out + done));
     }
+    return SL_OK;
+}
+
+sl_status sl_cuda_op_choose_begin(sl_backend *be, void *logits, int n_rows, int vocab,
+                                  const sl_choice_ask *ask) {
+    sl_cuda *cuda = sl_cuda_of(be);
+    if (n_rows < 0 || vocab < 1 || n_rows > SL_BEGUN_ROWS - cuda->n_begun)
+        return SL_FAIL(SL_ERR_ARG, "choose on [%d, %d] beside %d rows, at most %d", n_rows, vocab,
+                       cuda->n_begun, (int)SL_BEGUN_ROWS);
+    if (n_rows > 0 && (!logits || !ask)) return SL_FAIL(SL_ERR_ARG, "choose on a null buffer");
+    for (int i = 0; i < n_rows; i++)
+        if (sl_choice_is_adjusted(&ask[i]))
+            return SL_FAIL(SL_ERR_ARG, "row %d is for the host to choose from", i);
+    SL_TRY(queue_choice(cuda, logits, n_rows, vocab, ask, SL_CUDA_CHOOSE_ROWS + cuda->n_begun));
+    cuda->n_begun += n_rows;
+    return SL_OK;
+}
+
+sl_status sl_cuda_op_choose_end(sl_backend *be, int n_rows, int vocab, const sl_choice_ask *ask,
+                                sl_choice *out) {
+    sl_cuda *cuda = sl_cuda_of(be);
+    if (n_rows < 0 || n_rows > cuda->n_begun - cuda->n_ended)
+        return SL_FAIL(SL_ERR_ARG, "choices of %d rows, %d are under way", n_rows,
+                       cuda->n_begun - cuda->n_ended);
+    if (n_rows > 0 && (!ask || !out)) return SL_FAIL(SL_ERR_ARG, "choose on a null buffer");
+    const sl_cuda_answer *answer = cuda->answer + SL_CUDA_CHOOSE_ROWS + cuda->n_ended;
+    cuda->n_ended += n_rows;
+    if (cuda->n_ended == cuda->n_begun) cuda->n_ended = cuda->n_begun = 0;
+    for (int i = 0; i < n_rows; i++) SL_TRY(answer_to(&answer[i], &ask[i], vocab, &out[i]));
     return SL_OK;
 }

@@ -13,8 +13,8 @@
 #include "cuda/cuda_pool.h"
 #include "cuda/cuda_rows.h"
 
-/* Rows of logits that one launch of the sampler takes. */
-enum { SL_CUDA_CHOOSE_ROWS = 256 };
+/* Rows of logits that one launch of the sampler takes; with those that are begun. */
+enum { SL_CUDA_CHOOSE_ROWS = 256, SL_CUDA_ASKED_ROWS = SL_CUDA_CHOOSE_ROWS + SL_BEGUN_ROWS };
 
 /* One micro-batch's rows: a pinned copy that is being filled or sent, and its image on the device,
  * which lie alike. */
@@ -41,8 +41,11 @@ typedef struct {
     void *bias;           /* f16, [SL_CUDA_MAX_BIAS] */
     void *partial;        /* [attend_bytes] */
     sl_cuda_bound *bound; /* [n_bound + 1]: the last is for rows that nobody bound */
-    sl_cuda_ask *ask;     /* pinned, [SL_CUDA_CHOOSE_ROWS] */
+    /* Pinned, [SL_CUDA_ASKED_ROWS]: first those of a call that waits, then those that are begun, of
+     * which [n_ended, n_begun) are due. */
+    sl_cuda_ask *ask;
     sl_cuda_answer *answer;
+    int n_begun, n_ended;
     sl_cuda_ask *device_ask;
     sl_cuda_answer *device_answer;
     float *logits_row; /* host, [logits_room]: a row that the host's sampler takes */
@@ -92,5 +95,9 @@ sl_status sl_cuda_check_weight(const char *op, const sl_weight *w);
 /* cuda_sample.c */
 sl_status sl_cuda_op_choose(sl_backend *be, void *logits, int n_rows, int vocab,
                             const sl_choice_ask *ask, sl_choice *out);
+sl_status sl_cuda_op_choose_begin(sl_backend *be, void *logits, int n_rows, int vocab,
+                                  const sl_choice_ask *ask);
+sl_status sl_cuda_op_choose_end(sl_backend *be, int n_rows, int vocab, const sl_choice_ask *ask,
+                                sl_choice *out);
 
 #endif

@@ -196,6 +196,20 @@ static sl_status choose(sl_backend *be, void *logits_rows, int n_rows, int vocab
     return backend_sync(be);
 }
 
+static sl_status choose_begin(sl_backend *be, void *logits_rows, int n_rows, int vocab,
+                              const sl_choice_ask *ask) {
+    (void)logits_rows, (void)ask;
+    return compute(
+        be, sl_sim_memory_s(backend_of(be)->rates, (double)n_rows * vocab * (double)sizeof(float)));
+}
+
+static sl_status choose_end(sl_backend *be, int n_rows, int vocab, const sl_choice_ask *ask,
+                            sl_choice *out) {
+    (void)be;
+    for (int r = 0; r < n_rows; r++) choose_row(&ask[r], vocab, &out[r]);
+    return SL_OK;
+}
+
 static sl_status page_copy(sl_backend *be, const sl_kv_view *cache, int32_t from, int32_t to) {
     (void)from, (void)to;
     const double bytes = 2.0 * (double)cache->format.page_bytes;
@@ -256,6 +270,8 @@ sl_status sl_sim_backend_open(sl_sim *sim, int rank, const sl_sim_backend_option
             return st;
         }
         b->ops.device = &sl_sim_device_ops;
+        b->ops.choose_begin = choose_begin;
+        b->ops.choose_end = choose_end;
     }
     *out = &b->base;
     return SL_OK;

@@ -35,6 +35,9 @@ typedef struct sl_backend sl_backend;
 /* Rows of a micro-batch, and the runs of them that attend to different pages, for two blocks. */
 enum { SL_ROW_PARTS = 4, SL_BOUND_PER_BATCH = 2 * (1 + SL_ROW_PARTS) };
 
+/* Rows whose tokens are being chosen at a time, at most. */
+enum { SL_BEGUN_ROWS = 2048 };
+
 typedef struct {
     const char *name; /* "cpu", "cuda" */
     size_t act_bytes; /* bytes of one activation element */
@@ -119,6 +122,15 @@ typedef struct {
      *   logits  [n_rows, vocab], overwritten;  ask, out: host [n_rows] */
     sl_status (*choose)(sl_backend *be, void *logits, int n_rows, int vocab,
                         const sl_choice_ask *ask, sl_choice *out);
+
+    /* Devices only, else NULL: choose() in two parts.  Begin queues it and returns at once; end
+     * gives the results, once an event behind it is done.  Several may be under way, of
+     * SL_BEGUN_ROWS rows in all, and end in the order in which they were begun, failed ones too.
+     * Rows that sl_choice_is_adjusted() are for choose() alone. */
+    sl_status (*choose_begin)(sl_backend *be, void *logits, int n_rows, int vocab,
+                              const sl_choice_ask *ask);
+    sl_status (*choose_end)(sl_backend *be, int n_rows, int vocab, const sl_choice_ask *ask,
+                            sl_choice *out);
 
     /* Copies page `from` to page `to` within a layer (copy on write). */
     sl_status (*page_copy)(sl_backend *be, const sl_kv_view *cache, int32_t from, int32_t to);

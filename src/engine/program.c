@@ -304,25 +304,47 @@ float sl_program_scale(const sl_program *p) {
     return p->scale;
 }
 
-sl_status sl_program_head(sl_program *p, const sl_layer_weights *w, const sl_rows *rows,
-                          const void *hidden, const sl_choice_ask *ask, sl_choice *out) {
+/* Logits of wanted rows [from, from + n). */
+static sl_status compute_logits(sl_program *p, const sl_layer_weights *w, const sl_rows *rows,
+                                const void *hidden, int from, int n) {
     const sl_model_config *c = p->config;
     const sl_backend_ops *op = p->be->ops;
+    const void *x = p->picked;
+    SL_TRY(op->gather(p->be, p->picked, hidden, rows->wanted + from, n, c->hidden));
+    if (c->final_norm)
+        SL_TRY(
+            norm(p, p->picked, p->picked, w, SL_ROLE_FINAL_NORM_GAIN, SL_ROLE_FINAL_NORM_BIAS, n));
+    if (has_projections(c)) {
+        SL_TRY(op->linear(p->be, p->projected, c->embed_dim, p->picked,
+                          &w->matrix[SL_ROLE_PROJECT_OUT], NULL, n, 0));
+        x = p->projected;
+    }
+    return op->logits(p->be, p->logits, x, &w->matrix[SL_ROLE_HEAD], n);
+}
+
+sl_status sl_program_head(sl_program *p, const sl_layer_weights *w, const sl_rows *rows,
+                          const void *hidden, const sl_choice_ask *ask, sl_choice *out) {
     for (int i = 0; i < rows->n_wanted; i += p->logits_rows) {
         const int left = rows->n_wanted - i;
         const int n = left < p->logits_rows ? left : p->logits_rows;
-        const void *x = p->picked;
-        SL_TRY(op->gather(p->be, p->picked, hidden, rows->wanted + i, n, c->hidden));
-        if (c->final_norm)
-            SL_TRY(norm(p, p->picked, p->picked, w, SL_ROLE_FINAL_NORM_GAIN,
-                        SL_ROLE_FINAL_NORM_BIAS, n));
-        if (has_projections(c)) {
-            SL_TRY(op->linear(p->be, p->projected, c->embed_dim, p->picked,
-                              &w->matrix[SL_ROLE_PROJECT_OUT], NULL, n, 0));
-            x = p->projected;
-        }
-        SL_TRY(op->logits(p->be, p->logits, x, &w->matrix[SL_ROLE_HEAD], n));
-        SL_TRY(op->choose(p->be, p->logits, n, c->vocab, ask + i, out + i));
+        SL_TRY(compute_logits(p, w, rows, hidden, i, n));
+        SL_TRY(p->be->ops->choose(p->be, p->logits, n, p->config->vocab, ask + i, out + i));
     }
     return SL_OK;
+}
+
+int sl_program_can_begin_head(const sl_program *p, int n_wanted) {
+    return p->be->ops->choose_begin != NULL && n_wanted <= p->logits_rows;
+}
+
+sl_status sl_program_begin_head(sl_program *p, const sl_layer_weights *w, const sl_rows *rows,
+                                const void *hidden, const sl_choice_ask *ask) {
+    const int n = rows->n_wanted;
+    if (n == 0) return SL_OK;
+    SL_TRY(compute_logits(p, w, rows, hidden, 0, n));
+    return p->be->ops->choose_begin(p->be, p->logits, n, p->config->vocab, ask);
+}
+
+sl_status sl_program_end_head(sl_program *p, int n, const sl_choice_ask *ask, sl_choice *out) {
+    return n > 0 ? p->be->ops->choose_end(p->be, n, p->config->vocab, ask, out) : SL_OK;
 }

@@ -76,4 +76,13 @@ float sl_program_scale(const sl_program *program);
 sl_status sl_program_head(sl_program *program, const sl_layer_weights *head, const sl_rows *rows,
                           const void *hidden, const sl_choice_ask *ask, sl_choice *out);
 
+/* The same in two parts, where the backend has them (sl_backend_ops.choose_begin, with what it asks
+ * of rows) and so many rows are one chunk: begin queues all and returns, end gives the results once
+ * an event behind it is done. */
+int sl_program_can_begin_head(const sl_program *program, int n_wanted);
+sl_status sl_program_begin_head(sl_program *program, const sl_layer_weights *head,
+                                const sl_rows *rows, const void *hidden, const sl_choice_ask *ask);
+sl_status sl_program_end_head(sl_program *program, int n_wanted, const sl_choice_ask *ask,
+                              sl_choice *out);
+
 #endif

@@ -63,6 +63,13 @@ typedef struct {
     sl_logprob top[SL_MAX_LOGPROBS]; /* highest first, ties by lower id */
 } sl_choice;
 
+/* Whether logits are to be adjusted before the choice, by biases or by the tokens so far. */
+static inline int sl_choice_is_adjusted(const sl_choice_ask *ask) {
+    const sl_sampling *s = ask->sampling;
+    return ask->target < 0 && (s->repetition_penalty != 1.0f || s->frequency_penalty != 0.0f ||
+                               s->presence_penalty != 0.0f || s->n_bias != 0);
+}
+
 /* Checks what is asked of a row against its vocabulary, as sl_sampler_choose() does first.
  * Errors: SL_ERR_ARG naming the parameter. */
 sl_status sl_sampler_check(const sl_choice_ask *ask, int vocab);

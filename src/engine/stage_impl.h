@@ -78,6 +78,7 @@ typedef struct {
     int n_parts;
     int host_part; /* number of the part that attends on the host; -1: none */
     int choice0;   /* of the micro-batch's first wanted row in the block */
+    int is_begun;  /* last rank: 1 if the head is queued, and its choices are fetched afterwards */
 } sl_stage_rows;
 
 /* What a micro-batch between BEFORE and AFTER has on the host. */
@@ -133,11 +134,12 @@ struct sl_stage {
     sl_stage_departure *departure[SL_STAGE_SETS]; /* [num_micro_batches] */
     int expects;                                  /* 1: the next block is expected */
     int left_set;                                 /* of the micro-batch that departed last */
-    sl_choice_ask *ask;                           /* [max_rows], last rank */
-    const sl_block *block;                        /* being computed */
-    sl_block_result *result;                      /* last rank, being filled */
-    int set;                                      /* of the block being computed */
-    sl_status failed;                             /* first failure seen here or before; sticks */
+    sl_choice_ask *ask; /* [ask_room], last rank: of the block's choices */
+    int ask_room;
+    const sl_block *block;   /* being computed */
+    sl_block_result *result; /* last rank, being filled */
+    int set;                 /* of the block being computed */
+    sl_status failed;        /* first failure seen here or before; sticks */
     char message[sizeof((sl_stage_notice *)0)->message];
     double wait_s, sweep_s;
     double started_s, ended_s;   /* of the work */

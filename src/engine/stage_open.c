@@ -115,7 +115,8 @@ sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out,
     SL_GO(sl_executor_open(&s->executor));
     s->mb = calloc((size_t)o->num_micro_batches, sizeof *s->mb);
     s->visit = calloc((size_t)o->num_micro_batches, 1);
-    s->ask = calloc((size_t)o->max_rows, sizeof *s->ask);
+    s->ask_room = o->max_rows;
+    s->ask = calloc((size_t)s->ask_room, sizeof *s->ask);
     if (!s->mb || !s->visit || !s->ask) {
         st = SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
         goto fail;

@@ -1,5 +1,6 @@
 /* What a block's header asks of a stage: operations on sequences, and rows laid out by how they
  * attend. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/stage_impl.h"
@@ -155,6 +156,31 @@ static sl_status lay_out(sl_stage *s, const sl_block *b, int mb, sl_stage_rows *
     return bind(s, mb, m);
 }
 
+/* What is asked of the micro-batch's wanted rows, and whether the device can answer by itself. */
+static void note_asks(sl_stage *s, const sl_block *b, int mb) {
+    const sl_block_micro_batch *header = &b->micro_batch[mb];
+    sl_stage_rows *m = &s->mb[mb];
+    sl_choice_ask *ask = s->ask + m->choice0;
+    m->is_begun = sl_program_can_begin_head(s->program, m->rows.n_wanted);
+    for (int i = 0; i < header->n_segments; i++) {
+        const sl_block_segment *seg = &b->segment[header->segment0 + i];
+        for (int r = 0; r < seg->n_rows; r++) {
+            if (!(r == seg->n_rows - 1 ? seg->want_last : seg->score)) continue;
+            *ask = sl_slots_ask(&s->slots, seg, r, b->token + seg->token0);
+            if (sl_choice_is_adjusted(ask++)) m->is_begun = 0;
+        }
+    }
+}
+
+static sl_status reserve_asks(sl_stage *s, int n) {
+    if (n <= s->ask_room) return SL_OK;
+    sl_choice_ask *grown = realloc(s->ask, (size_t)n * sizeof *grown);
+    if (!grown) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory for %d choices", n);
+    s->ask = grown;
+    s->ask_room = n;
+    return SL_OK;
+}
+
 sl_status sl_stage_take_in(sl_stage *s, const sl_block *b) {
     for (int i = 0; i < b->n_ops; i++) SL_TRY(apply_op(s, &b->op[i]));
     int choice0 = 0;
@@ -165,6 +191,12 @@ sl_status sl_stage_take_in(sl_stage *s, const sl_block *b) {
         SL_TRY(lay_out(s, b, m, &s->mb[m]));
         s->mb[m].choice0 = choice0;
         choice0 += s->mb[m].rows.n_wanted;
+    }
+    if (!s->is_last) return SL_OK;
+    SL_TRY(reserve_asks(s, choice0));
+    for (int m = 0; m < b->n_micro_batches; m++) {
+        note_asks(s, b, m);
+        if (choice0 > SL_BEGUN_ROWS) s->mb[m].is_begun = 0;
     }
     return SL_OK;
 }

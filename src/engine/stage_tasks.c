@@ -121,18 +121,21 @@ static sl_status account_device(sl_stage *s, const sl_task *task) {
 /* ---- computation ---- */
 
 static sl_status choose(sl_stage *s, const sl_task *task) {
-    const int mb = task->micro_batch;
-    sl_stage_rows *m = &s->mb[mb];
-    const sl_block_micro_batch *header = &s->block->micro_batch[mb];
-    int n = 0;
-    for (int i = 0; i < header->n_segments; i++) {
-        const sl_block_segment *seg = &s->block->segment[header->segment0 + i];
-        for (int r = 0; r < seg->n_rows; r++)
-            if (r == seg->n_rows - 1 ? seg->want_last : seg->score)
-                s->ask[n++] = sl_slots_ask(&s->slots, seg, r, s->block->token + seg->token0);
-    }
-    return sl_program_head(s->program, sl_weights_layer(s->weights, s->config.n_layers), &m->rows,
-                           hidden_of(s, task), s->ask, s->result->choice + m->choice0);
+    const sl_stage_rows *m = &s->mb[task->micro_batch];
+    const sl_layer_weights *head = sl_weights_layer(s->weights, s->config.n_layers);
+    const sl_choice_ask *ask = s->ask + m->choice0;
+    if (m->is_begun)
+        return sl_program_begin_head(s->program, head, &m->rows, hidden_of(s, task), ask);
+    return sl_program_head(s->program, head, &m->rows, hidden_of(s, task), ask,
+                           s->result->choice + m->choice0);
+}
+
+/* The tokens of a head that is done on the device. */
+static sl_status fetch_choices(sl_stage *s, const sl_task *task) {
+    const sl_stage_rows *m = &s->mb[task->micro_batch];
+    if (task->kind != SL_TASK_HEAD || !m->is_begun) return SL_OK;
+    return sl_program_end_head(s->program, m->rows.n_wanted, s->ask + m->choice0,
+                               s->result->choice + m->choice0);
 }
 
 static sl_status compute_before(sl_stage *s, const sl_task *task) {
@@ -389,9 +392,10 @@ static sl_status chain_task(void *context, const sl_task *task, const sl_task *d
         before = a->state == SL_WIRE_RAISED ? SL_STREAM_WIRE_IN : -1;
         end = a->end;
     }
-    /* Choosing tokens waits for what is queued before it; other ranks wait for this one meanwhile.
-     */
-    const int blocks = task->kind == SL_TASK_HEAD && s->opt.transport->n_ranks > 1;
+    /* Choosing tokens in one call waits for what is queued before it; other ranks wait for this one
+     * meanwhile. */
+    const int blocks = task->kind == SL_TASK_HEAD && !s->mb[task->micro_batch].is_begun &&
+                       s->opt.transport->n_ranks > 1;
     *chained_out = stream >= 0 && before >= 0 && !blocks && s->failed == SL_OK;
     if (!*chained_out || stream == before) return SL_OK;
     const sl_status st = s->device->wait(s->opt.backend, (sl_stream)stream, end);
@@ -418,7 +422,9 @@ static sl_status poll_work(sl_stage *s, const sl_task *task, sl_ticket ticket, i
         if (*done_out && !s->epoch_is_done)
             SL_TRY(s->device->is_done(s->opt.backend, s->epoch, &s->epoch_is_done));
         *done_out = *done_out && s->epoch_is_done;
-        return *done_out ? account_device(s, task) : SL_OK;
+        if (!*done_out) return SL_OK;
+        SL_TRY(account_device(s, task));
+        return fetch_choices(s, task);
     }
     if (*done_out) account(s, task, begin_s, end_s);
     return SL_OK;

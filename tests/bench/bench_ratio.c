@@ -212,6 +212,16 @@ static sl_status timed_choose(sl_backend *be, void *logits, int n_rows, int voca
     TIMED(OP_CHOOSE, choose(be, logits, n_rows, vocab, ask, out));
 }
 
+static sl_status timed_choose_begin(sl_backend *be, void *logits, int n_rows, int vocab,
+                                    const sl_choice_ask *ask) {
+    TIMED(OP_CHOOSE, choose_begin(be, logits, n_rows, vocab, ask));
+}
+
+static sl_status timed_choose_end(sl_backend *be, int n_rows, int vocab, const sl_choice_ask *ask,
+                                  sl_choice *out) {
+    TIMED(OP_CHOOSE, choose_end(be, n_rows, vocab, ask, out));
+}
+
 static sl_status timed_page_copy(sl_backend *be, const sl_kv_view *cache, int32_t from,
                                  int32_t to) {
     TIMED(OP_OTHER, page_copy(be, cache, from, to));
@@ -226,7 +236,7 @@ static void timed_close(sl_backend *be) {
 }
 
 /* An operator that is not covered would take the wrapper for the state of the backend itself. */
-_Static_assert(sizeof(sl_backend_ops) == 21 * sizeof(void *), "a new operator");
+_Static_assert(sizeof(sl_backend_ops) == 23 * sizeof(void *), "a new operator");
 
 static void timed_open(timed_backend *t, sl_backend *inner) {
     *t = (timed_backend){.inner = inner, .ops = *inner->ops};
@@ -245,6 +255,8 @@ static void timed_open(timed_backend *t, sl_backend *inner) {
     t->ops.add = timed_add;
     t->ops.gather = timed_gather;
     t->ops.choose = timed_choose;
+    if (inner->ops->choose_begin) t->ops.choose_begin = timed_choose_begin;
+    if (inner->ops->choose_end) t->ops.choose_end = timed_choose_end;
     t->ops.page_copy = timed_page_copy;
     t->base.ops = &t->ops;
 }

@@ -94,6 +94,51 @@ static void choices_are_those_of_the_host(void **state) {
     sl_backend_close(gpu);
 }
 
+/* Choices that are begun, with others begun and one made in one call before they end, are those of
+ * one call each. */
+static void choices_in_two_parts_are_those_of_one_call(void **state) {
+    (void)state;
+    enum { PARTS = 3, N = ROWS / 2, VOCAB = 1000 };
+    sl_backend *gpu = gpu_open();
+    sl_rng rng = {.key = 52};
+    job jobs[PARTS];
+    float *logits[PARTS], *again[PARTS];
+    sl_choice *want = fixture_alloc(N * sizeof *want), *got = fixture_alloc(N * sizeof *got);
+    for (int p = 0; p < PARTS; p++) {
+        job_make(&rng, N, VOCAB, &jobs[p]);
+        for (int r = 0; r < N; r++) {
+            sl_sampling *s = &jobs[p].sampling[r];
+            s->n_bias = 0, s->repetition_penalty = 1.0f, s->frequency_penalty = 0.0f;
+        }
+        logits[p] = gpu_put(gpu, jobs[p].logits, (size_t)N * VOCAB * 4);
+        again[p] = gpu_put(gpu, jobs[p].logits, (size_t)N * VOCAB * 4);
+    }
+    for (int round = 0; round < 3; round++) {
+        check_ok(gpu->ops->choose_begin(gpu, logits[0], N, VOCAB, jobs[0].ask));
+        check_ok(gpu->ops->choose_begin(gpu, logits[1], N - 1, VOCAB, jobs[1].ask));
+        check_ok(gpu->ops->choose(gpu, logits[2], N, VOCAB, jobs[2].ask, got));
+        for (int p = PARTS - 1; p >= 0; p--) {
+            const int part = p == PARTS - 1 ? p : PARTS - 2 - p; /* 2, then 0 and 1 */
+            const int n_part = N - (part == 1);
+            if (p < PARTS - 1)
+                check_ok(gpu->ops->choose_end(gpu, n_part, VOCAB, jobs[part].ask, got));
+            check_ok(gpu->ops->choose(gpu, again[part], n_part, VOCAB, jobs[part].ask, want));
+            for (int r = 0; r < n_part; r++) {
+                assert_int_equal(got[r].id, want[r].id);
+                assert_true(got[r].logprob == want[r].logprob);
+                assert_int_equal(got[r].n_top, want[r].n_top);
+            }
+        }
+    }
+    assert_int_equal(gpu->ops->choose_end(gpu, 1, VOCAB, jobs[0].ask, got), SL_ERR_ARG);
+    for (int p = 0; p < PARTS; p++) {
+        gpu_free(gpu, logits[p]), gpu_free(gpu, again[p]);
+        job_free(&jobs[p]);
+    }
+    free(want), free(got);
+    sl_backend_close(gpu);
+}
+
 static void broken_logits_are_reported(void **state) {
     (void)state;
     enum { VOCAB = 700 };
@@ -118,6 +163,7 @@ int main(void) {
     SKIP_WITHOUT_GPU();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(choices_are_those_of_the_host),
+        cmocka_unit_test(choices_in_two_parts_are_those_of_one_call),
         cmocka_unit_test(broken_logits_are_reported),
     };
     return cmocka_run_group_tests_name("gpu choose", tests, NULL, NULL);

@@ -251,6 +251,39 @@ static void choose_gives_each_row_what_it_gets_alone(void **state) {
     sl_backend_close(be);
 }
 
+/* A stand-in for a device chooses in two parts, several of them under way. */
+static void choices_that_are_begun_end_in_order(void **state) {
+    (void)state;
+    enum { VOCAB = 300, ROWS = 40, FIRST = 15 };
+    const sl_cpu_options options = {.n_threads = 2, .device_bytes = 1 << 20};
+    sl_backend *be = NULL;
+    sl_rng rng = {.key = 42};
+    float *logits = fixture_floats(&rng, (size_t)ROWS * VOCAB);
+    float *copy = fixture_alloc((size_t)ROWS * VOCAB * sizeof *copy);
+    memcpy(copy, logits, (size_t)ROWS * VOCAB * sizeof *copy);
+    sl_sampling sampling[ROWS];
+    sl_choice_ask ask[ROWS];
+    sl_choice got[ROWS], want[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        sampling[r] = sampling_of(r);
+        ask[r] = (sl_choice_ask){.sampling = &sampling[r], .target = -1, .step = r % 7};
+    }
+    assert_int_equal(sl_cpu_backend_open(&options, &be), SL_OK);
+    const sl_backend_ops *op = be->ops;
+    assert_int_equal(op->choose_begin(be, logits, FIRST, VOCAB, ask), SL_OK);
+    assert_int_equal(op->choose_begin(be, logits + FIRST * VOCAB, ROWS - FIRST, VOCAB, ask + FIRST),
+                     SL_OK);
+    assert_int_equal(op->choose_end(be, FIRST, VOCAB, ask, got), SL_OK);
+    assert_int_equal(op->choose_end(be, ROWS, VOCAB, ask, got), SL_ERR_ARG);
+    assert_int_equal(op->choose_end(be, ROWS - FIRST, VOCAB, ask + FIRST, got + FIRST), SL_OK);
+    assert_int_equal(op->choose_end(be, 1, VOCAB, ask, got), SL_ERR_ARG);
+    assert_int_equal(op->choose(be, copy, ROWS, VOCAB, ask, want), SL_OK);
+    for (int r = 0; r < ROWS; r++) assert_int_equal(got[r].id, want[r].id);
+    free(copy);
+    free(logits);
+    sl_backend_close(be);
+}
+
 static void choose_with_failing_rows_reports_the_first(void **state) {
     (void)state;
     enum { VOCAB = 3000, ROWS = 40 };
@@ -324,6 +357,7 @@ int main(void) {
         cmocka_unit_test(embed_reads_rows_of_every_dtype_and_slab),
         cmocka_unit_test(add_and_gather_agree_with_plain_loops),
         cmocka_unit_test(choose_gives_each_row_what_it_gets_alone),
+        cmocka_unit_test(choices_that_are_begun_end_in_order),
         cmocka_unit_test(choose_with_failing_rows_reports_the_first),
         cmocka_unit_test(steady_state_keeps_its_scratch),
     };
