@@ -178,15 +178,17 @@ static double moved_elems(const sl_model_config *c) {
     return 4.0 * c->hidden + 2 * q + 4 * kv + (c->gated_mlp ? 3.0 : 2.0) * c->ffn;
 }
 
-/* Of one layer, each matrix a product of its own: queries, keys and values; what follows attention.
+/* Of one layer: queries, keys and values; what follows attention.
  */
 static void products_s(const maker *k, double rows, double *before_out, double *after_out) {
     const sl_model_config *c = k->c;
     const double width = c->hidden, n_wide = c->gated_mlp ? 2 : 1;
     const double q = (double)c->n_heads * c->head_dim, kv = (double)c->n_kv_heads * c->head_dim;
     const int f = k->weights_format;
-    *before_out = sl_profile_product_s(k->m, f, rows, q, width) +
-                  2 * sl_profile_product_s(k->m, f, rows, kv, width);
+    /* One matrix of all three, but where heads are normed (engine/program.c). */
+    *before_out = c->qk_norm ? sl_profile_product_s(k->m, f, rows, q, width) +
+                                   2 * sl_profile_product_s(k->m, f, rows, kv, width)
+                             : sl_profile_product_s(k->m, f, rows, q + 2 * kv, width);
     *after_out = sl_profile_product_s(k->m, f, rows, width, q) +
                  n_wide * sl_profile_product_s(k->m, f, rows, c->ffn, width) +
                  sl_profile_product_s(k->m, f, rows, width, c->ffn);

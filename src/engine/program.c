@@ -17,11 +17,14 @@ struct sl_program {
     sl_tier *tier;
     int max_rows, logits_rows;
     int q_cols, kv_cols;
-    float *inv_freq;                  /* [head_dim / 2] */
-    float scale;                      /* of attention scores */
-    void *normed;                     /* [max_rows, hidden] */
-    void *q;                          /* [max_rows, q_cols] */
-    void *k, *v;                      /* [max_rows, kv_cols] */
+    float *inv_freq; /* [head_dim / 2] */
+    float scale;     /* of attention scores */
+    void *normed;    /* [max_rows, hidden] */
+    /* Queries, keys and values of a row lie one behind another, [max_rows, ld], as one product
+     * makes them; where heads are normed, which takes them densely, apart. */
+    void *qkv, *keys, *values;
+    void *q, *k, *v; /* their first rows */
+    int is_joined, ld_q, ld_kv;
     void *attended[SL_PROGRAM_LANES]; /* [max_rows, q_cols] */
     void *outbox[SL_PROGRAM_LANES];   /* [host_rows, q_cols + 2 kv_cols] */
     int n_lanes;
@@ -63,9 +66,9 @@ static void plan_buffers(const sl_program_options *o, sl_program *p, buffer_plan
     const int q_cols = c->n_heads * c->head_dim, kv_cols = c->n_kv_heads * c->head_dim;
     const buffer_plan all[] = {
         {&p->normed, rows, c->hidden, act, "normed rows"},
-        {&p->q, rows, q_cols, act, "queries"},
-        {&p->k, rows, kv_cols, act, "keys"},
-        {&p->v, rows, kv_cols, act, "values"},
+        {&p->qkv, rows, c->qk_norm ? q_cols : q_cols + 2 * kv_cols, act, "queries"},
+        {&p->keys, c->qk_norm ? rows : 0, kv_cols, act, "keys"},
+        {&p->values, c->qk_norm ? rows : 0, kv_cols, act, "values"},
         {&p->gate, rows, c->ffn, act, "the MLP's rows"},
         {&p->up, c->gated_mlp ? rows : 0, c->ffn, act, "the gated MLP's rows"},
         {&p->embedded, proj ? rows : 0, c->embed_dim, act, "embedded rows"},
@@ -103,6 +106,16 @@ sl_status sl_program_measure(const sl_program_options *options, size_t *bytes_ou
     return SL_OK;
 }
 
+static void lay_out_projections(sl_program *p) {
+    const size_t act = p->be->ops->act_bytes;
+    p->is_joined = !p->config->qk_norm;
+    p->ld_q = p->is_joined ? p->q_cols + 2 * p->kv_cols : p->q_cols;
+    p->ld_kv = p->is_joined ? p->ld_q : p->kv_cols;
+    p->q = p->qkv;
+    p->k = p->is_joined ? (char *)p->qkv + (size_t)p->q_cols * act : p->keys;
+    p->v = p->is_joined ? (char *)p->k + (size_t)p->kv_cols * act : p->values;
+}
+
 sl_status sl_program_open(const sl_program_options *o, sl_program **out) {
     const sl_model_config *c = o->config;
     if (o->max_rows < 1 || o->n_lanes < 1 || o->n_lanes > SL_PROGRAM_LANES || o->host_rows < 0)
@@ -136,6 +149,7 @@ sl_status sl_program_open(const sl_program_options *o, sl_program **out) {
         SL_GO(plan_bytes(&plan[i], &bytes));
         if (bytes) SL_GO(sl_tier_take(p->tier, bytes, plan[i].what, plan[i].where));
     }
+    lay_out_projections(p);
     *out = p;
     return SL_OK;
 
@@ -146,7 +160,7 @@ fail:
 
 void sl_program_close(sl_program *p) {
     if (!p) return;
-    void *const all[] = {p->normed, p->q,        p->k,      p->v,         p->gate,
+    void *const all[] = {p->normed, p->qkv,      p->keys,   p->values,    p->gate,
                          p->up,     p->embedded, p->picked, p->projected, p->logits};
     for (int i = 0; i < SL_PROGRAM_LANES; i++) {
         sl_tier_put(p->tier, p->attended[i]);
@@ -192,13 +206,17 @@ static sl_status project(sl_program *p, const sl_layer_weights *w, const sl_rows
                          const void *x) {
     const sl_model_config *c = p->config;
     const sl_backend_ops *op = p->be->ops;
-    const int n = rows->n_rows, q_cols = p->q_cols, kv_cols = p->kv_cols;
-    SL_TRY(
-        op->linear(p->be, p->q, q_cols, x, &w->matrix[SL_ROLE_Q], w->vector[SL_ROLE_Q_BIAS], n, 0));
-    SL_TRY(op->linear(p->be, p->k, kv_cols, x, &w->matrix[SL_ROLE_K], w->vector[SL_ROLE_K_BIAS], n,
-                      0));
-    SL_TRY(op->linear(p->be, p->v, kv_cols, x, &w->matrix[SL_ROLE_V], w->vector[SL_ROLE_V_BIAS], n,
-                      0));
+    const int n = rows->n_rows, ld_q = p->ld_q, ld_kv = p->ld_kv;
+    if (p->is_joined && w->qkv.n_slabs > 0) {
+        SL_TRY(op->linear(p->be, p->q, ld_q, x, &w->qkv, w->vector[SL_ROLE_Q_BIAS], n, 0));
+    } else {
+        SL_TRY(op->linear(p->be, p->q, ld_q, x, &w->matrix[SL_ROLE_Q], w->vector[SL_ROLE_Q_BIAS], n,
+                          0));
+        SL_TRY(op->linear(p->be, p->k, ld_kv, x, &w->matrix[SL_ROLE_K], w->vector[SL_ROLE_K_BIAS],
+                          n, 0));
+        SL_TRY(op->linear(p->be, p->v, ld_kv, x, &w->matrix[SL_ROLE_V], w->vector[SL_ROLE_V_BIAS],
+                          n, 0));
+    }
     if (c->qk_norm) { /* every head is a row of its own */
         SL_TRY(op->norm(p->be, p->q, p->q, w->vector[SL_ROLE_Q_NORM_GAIN], NULL, SL_NORM_RMS,
                         c->norm_eps, n * c->n_heads, c->head_dim));
@@ -206,22 +224,22 @@ static sl_status project(sl_program *p, const sl_layer_weights *w, const sl_rows
                         c->norm_eps, n * c->n_kv_heads, c->head_dim));
     }
     if (c->positions == SL_POSITIONS_ROPE) {
-        SL_TRY(op->rope(p->be, p->q, q_cols, c->n_heads, c->head_dim, p->inv_freq, rows));
-        SL_TRY(op->rope(p->be, p->k, kv_cols, c->n_kv_heads, c->head_dim, p->inv_freq, rows));
+        SL_TRY(op->rope(p->be, p->q, ld_q, c->n_heads, c->head_dim, p->inv_freq, rows));
+        SL_TRY(op->rope(p->be, p->k, ld_kv, c->n_kv_heads, c->head_dim, p->inv_freq, rows));
     }
     return SL_OK;
 }
 
-/* The part's queries, keys and values, one behind another, where the host gets them from. */
+/* The part's queries, keys and values, where the host gets them from. */
 static sl_status post(sl_program *p, const sl_program_part *part, int lane) {
     const sl_device_ops *device = p->be->ops->device;
     const size_t act = p->be->ops->act_bytes, n = (size_t)part->rows->n_rows;
-    void *const from[] = {at_row(p, p->q, part->row0, p->q_cols),
-                          at_row(p, p->k, part->row0, p->kv_cols),
-                          at_row(p, p->v, part->row0, p->kv_cols)};
-    const size_t cols[] = {(size_t)p->q_cols, (size_t)p->kv_cols, (size_t)p->kv_cols};
+    const void *const from[] = {at_row(p, p->q, part->row0, p->ld_q),
+                                at_row(p, p->k, part->row0, p->ld_kv),
+                                at_row(p, p->v, part->row0, p->ld_kv)};
+    const size_t cols[] = {(size_t)p->ld_q, (size_t)p->ld_kv, (size_t)p->ld_kv};
     char *to = p->outbox[lane];
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < (p->is_joined ? 1 : 3); i++) {
         SL_TRY(device->copy(p->be, SL_STREAM_COMPUTE, to, from[i], n * cols[i] * act));
         to += n * cols[i] * act;
     }
@@ -233,14 +251,14 @@ static sl_status attend(sl_program *p, const sl_program_part *part, int lane) {
     const sl_model_config *c = p->config;
     const sl_backend_ops *op = p->be->ops;
     const int r = part->row0;
-    void *out = at_row(p, p->attended[lane], r, p->q_cols), *q = at_row(p, p->q, r, p->q_cols);
-    SL_TRY(op->kv_append(p->be, &part->cache, at_row(p, p->k, r, p->kv_cols),
-                         at_row(p, p->v, r, p->kv_cols), p->kv_cols, part->rows));
+    void *out = at_row(p, p->attended[lane], r, p->q_cols), *q = at_row(p, p->q, r, p->ld_q);
+    SL_TRY(op->kv_append(p->be, &part->cache, at_row(p, p->k, r, p->ld_kv),
+                         at_row(p, p->v, r, p->ld_kv), p->ld_kv, part->rows));
     if (p->sparsity > 0.0f)
-        return op->attend_sparse(p->be, out, q, p->q_cols, c->n_heads, &part->cache, p->scale,
+        return op->attend_sparse(p->be, out, q, p->ld_q, c->n_heads, &part->cache, p->scale,
                                  c->sliding_window, p->sparsity, part->rows);
-    return op->attend(p->be, out, q, p->q_cols, c->n_heads, &part->cache, p->scale,
-                      c->sliding_window, part->rows);
+    return op->attend(p->be, out, q, p->ld_q, c->n_heads, &part->cache, p->scale, c->sliding_window,
+                      part->rows);
 }
 
 /* hidden += MLP(x); x: [n, hidden], not hidden itself. */
@@ -290,6 +308,13 @@ sl_status sl_program_after(sl_program *p, const sl_layer_weights *w, int n, int 
 
 void *sl_program_outbox(const sl_program *p, int lane) {
     return p->outbox[lane];
+}
+sl_program_outbox_shape sl_program_outbox_of(const sl_program *p, int n) {
+    const size_t q = (size_t)p->q_cols, kv = (size_t)p->kv_cols, rows = (size_t)n;
+    return (sl_program_outbox_shape){.k = p->is_joined ? q : rows * q,
+                                     .v = p->is_joined ? q + kv : rows * (q + kv),
+                                     .ldq = p->ld_q,
+                                     .ldkv = p->ld_kv};
 }
 void *sl_program_inbox(const sl_program *p, int lane, int row0) {
     return at_row(p, p->attended[lane], row0, p->q_cols);

@@ -60,10 +60,17 @@ sl_status sl_program_before(sl_program *program, const sl_layer_weights *layer, 
 sl_status sl_program_after(sl_program *program, const sl_layer_weights *layer, int n_rows, int lane,
                            void *hidden);
 
-/* The lane's outbox: for n rows [n, n_heads * head_dim] queries, then [n, n_kv_heads * head_dim]
- * keys, then as many values, one behind another; and where results of row `row0` and those after it
- * are to be put, [n, n_heads * head_dim]. */
+/* Where keys and values begin among the elements of an outbox for n rows, queries first, and
+ * elements between rows; n * (n_heads + 2 * n_kv_heads) * head_dim in all. */
+typedef struct {
+    size_t k, v;
+    int ldq, ldkv;
+} sl_program_outbox_shape;
+
+/* The lane's outbox: queries, keys and values for the host; and where results of row `row0` and
+ * those after it are to be put, [n, n_heads * head_dim]. */
 void *sl_program_outbox(const sl_program *program, int lane);
+sl_program_outbox_shape sl_program_outbox_of(const sl_program *program, int n);
 void *sl_program_inbox(const sl_program *program, int lane, int row0);
 /* Elements of a row of queries, and of keys; the scale of attention scores. */
 int sl_program_q_cols(const sl_program *program);

@@ -197,8 +197,8 @@ static sl_status start_attention(sl_stage *s, const sl_task *task, sl_ticket *ti
     const sl_stage_part *part = &m->part[m->host_part];
     sl_stage_lane *lane = &s->lane[lane_number];
     const int n = part->rows.n_rows, per_slot = sl_kv_pages_for(s->opt.max_context);
-    const size_t q = (size_t)sl_program_q_cols(s->program),
-                 kv = (size_t)sl_program_kv_cols(s->program), act = s->opt.backend->ops->act_bytes;
+    const size_t act = s->opt.backend->ops->act_bytes;
+    const sl_program_outbox_shape shape = sl_program_outbox_of(s->program, n);
     size_t n_tokens = 0;
     for (int i = 0; i < n; i++) {
         void **page = lane->page + i * per_slot;
@@ -218,12 +218,12 @@ static sl_status start_attention(sl_stage *s, const sl_task *task, sl_ticket *ti
                              .n_rows = n,
                              .row = lane->row,
                              .q = lane->ask,
-                             .ldq = (int)q,
-                             .k = lane->ask + (size_t)n * q * act,
-                             .v = lane->ask + (size_t)n * (q + kv) * act,
-                             .ldkv = (int)kv,
+                             .ldq = shape.ldq,
+                             .k = lane->ask + shape.k * act,
+                             .v = lane->ask + shape.v * act,
+                             .ldkv = shape.ldkv,
                              .out = lane->answer,
-                             .ldo = (int)q};
+                             .ldo = sl_program_q_cols(s->program)};
     uint64_t ticket;
     SL_TRY(s->opt.host_attention->ops->start(s->opt.host_attention, &job, &ticket));
     *ticket_out = ticket + 1;

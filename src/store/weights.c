@@ -12,8 +12,10 @@ typedef struct {
     sl_layout layout;
     unsigned char *home; /* [n_pieces] sl_tier_kind */
     unsigned char *
-        *host;      /* [n_pieces] where a piece that is uploaded lies in host memory; NULL: not */
-    sl_slab *slabs; /* one per matrix piece, in piece order */
+        *host;       /* [n_pieces] where a piece that is uploaded lies in host memory; NULL: not */
+    sl_slab *slabs;  /* one per matrix piece, in piece order */
+    sl_slab *joined; /* [n_joined] the first of them again, as slabs of view.qkv */
+    int n_joined;
     sl_layer_weights view;
     void *fast, *lower; /* pieces in the tier that computes, and in host memory beside a device */
     size_t bytes[SL_TIER_COUNT]; /* pieces by home */
@@ -214,6 +216,37 @@ static sl_status read_layer(sl_weights *w, const sl_source *source, packed_layer
     return st;
 }
 
+/* Q, K and V come first. */
+static sl_status join_projections(packed_layer *l) {
+    const sl_weight *q = &l->view.matrix[SL_ROLE_Q], *k = q + 1, *v = k + 1;
+    const float *const *bias = &l->view.vector[SL_ROLE_Q_BIAS];
+    const int n = q->n_slabs + k->n_slabs + v->n_slabs;
+    if (q->n_slabs == 0 || k->n_slabs == 0 || v->n_slabs == 0) return SL_OK;
+    for (int i = 1; i < n; i++)
+        if (q->slabs[i].dtype != q->slabs[0].dtype || q->slabs[i].cols != q->slabs[0].cols)
+            return SL_OK;
+    const int has_bias = bias[0] || bias[1] || bias[2];
+    if (has_bias && (!bias[0] || bias[1] != bias[0] + q->rows || bias[2] != bias[1] + k->rows))
+        return SL_OK;
+    l->joined = malloc((size_t)n * sizeof *l->joined);
+    if (!l->joined) return SL_FAIL(SL_ERR_NOMEM, "weights: out of host memory");
+    l->n_joined = n;
+    for (int i = 0; i < n; i++) {
+        l->joined[i] = q->slabs[i];
+        if (i >= q->n_slabs) l->joined[i].row0 += q->rows;
+        if (i >= q->n_slabs + k->n_slabs) l->joined[i].row0 += k->rows;
+    }
+    l->view.qkv = (sl_weight){q->rows + k->rows + v->rows, q->cols, n, l->joined};
+    return SL_OK;
+}
+
+/* Where a piece is now. */
+static void set_data(packed_layer *l, int piece, const void *data) {
+    const int slab = piece - l->layout.n_vectors;
+    l->slabs[slab].data = data;
+    if (slab < l->n_joined) l->joined[slab].data = data;
+}
+
 static sl_status load_layer(sl_weights *w, const sl_source *source, packed_layer *l) {
     const int n_matrices = l->layout.n_pieces - l->layout.n_vectors;
     if (l->layout.n_pieces == 0) return SL_OK;
@@ -254,7 +287,8 @@ static sl_status load_layer(sl_weights *w, const sl_source *source, packed_layer
         m->cols = (int)piece->cols;
         s++;
     }
-    const sl_status st = read_layer(w, source, l, fast);
+    sl_status st = join_projections(l);
+    if (st == SL_OK) st = read_layer(w, source, l, fast);
     free(fast);
     return st;
 }
@@ -380,6 +414,7 @@ void sl_weights_close(sl_weights *w) {
         free(l->home);
         free(l->host);
         free(l->slabs);
+        free(l->joined);
     }
     free(w->layer);
     free(w);
@@ -437,7 +472,7 @@ sl_status sl_weights_fetch(sl_weights *w, int layer, size_t *bytes_out) {
         if (w->opt.device)
             l->host[p] = next;
         else
-            l->slabs[p - l->layout.n_vectors].data = next;
+            set_data(l, p, next);
         next += bytes;
     }
     return SL_OK;
@@ -478,7 +513,7 @@ static sl_status upload_range(sl_weights *w, packed_layer *l, unsigned char *mem
                 run_bytes = 0;
             }
             run_bytes += room;
-            l->slabs[p - l->layout.n_vectors].data = memory + at;
+            set_data(l, p, memory + at);
             *bytes_out += piece->bytes;
         }
         at += room;

@@ -43,6 +43,9 @@ typedef struct {
 typedef struct {
     sl_weight matrix[SL_ROLE_N_MATRICES];
     const float *vector[SL_ROLE_COUNT]; /* indexed by role, vectors only */
+    /* Q, K and V as one matrix, one below the other, with SL_ROLE_Q_BIAS as the first of all their
+     * biases; n_slabs 0 where they are of several dtypes or their biases lie apart. */
+    sl_weight qkv;
 } sl_layer_weights;
 
 typedef struct sl_weights sl_weights;
