@@ -16,10 +16,7 @@
 extern "C" {
 #endif
 
-/* Rows up to which a product with packed weights decodes them on the way; above, they are unpacked
- * once and cuBLAS multiplies.  H100, 2026-11-23, bench_cuda few, OPT-6.7B's fc1 in 4 bits: 64 rows
- * take 92 us decoded on the way, 96 rows 146; unpacked 65 take 121 and 193 take 128, of which 60
- * are the unpacking. */
+/* Rows up to which a product with packed weights may decode them in registers. */
 enum { SL_CUDA_FEW_ROWS = 64 };
 
 /* A product's weights: rows of one slab, or of several that lie one after another. */
@@ -62,8 +59,11 @@ int sl_cuda_linear_few_takes(const sl_cuda_matrix *w, const void *x, int n);
 sl_status sl_cuda_linear_few(const sl_cuda_product *out, const void *x, const sl_cuda_matrix *w,
                              int n, void *scratch, size_t scratch_bytes, cudaStream_t stream);
 
-/* Rows up to which a product is better decoded tile by tile, into shared memory, than unpacked. */
-enum { SL_CUDA_MID_ROWS = 384 };
+/* Rows up to which a product is better decoded tile by tile, into shared memory, than unpacked, and
+ * rows up to which registers are faster than tiles.  H100, bench_products mid, OPT-6.7B's fc1 in 4
+ * bits, in registers, by tiles, unpacked: 32 rows take 52, 76 and 116 us, 64 rows 89, 76 and 117,
+ * 128 rows (tiles, unpacked) 85 and 120, 192 rows 171 and 124. */
+enum { SL_CUDA_MID_ROWS = 128, SL_CUDA_TILE_LEAST_ROWS = 32 };
 
 /* Once for a device, before the others: *can_out is 1 where it has the shared memory. */
 sl_status sl_cuda_linear_mid_open(int device, int *can_out);

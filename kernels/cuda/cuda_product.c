@@ -141,12 +141,15 @@ static sl_status multiply_unpacked(sl_cuda *cuda, const sl_cuda_product *out, co
     return SL_OK;
 }
 
-/* Whether n rows are few enough for their weights to be decoded on the way, in registers or in
- * tiles.
- */
-static int decodes_on_the_way(const sl_cuda *cuda, const sl_cuda_matrix *w, const void *x, int n) {
-    return sl_cuda_linear_few_takes(w, x, n) ||
-           (cuda->has_mid && n <= SL_CUDA_MID_ROWS && sl_cuda_linear_mid_takes(w, x));
+/* How a product of packed weights gets them. */
+typedef enum { IN_REGISTERS, IN_TILES, UNPACKED } decoding;
+
+static decoding choose_decoding(const sl_cuda *cuda, const sl_cuda_matrix *w, const void *x,
+                                int n) {
+    const int has_tiles = cuda->has_mid && sl_cuda_linear_mid_takes(w, x);
+    if (sl_cuda_linear_few_takes(w, x, n) && (n <= SL_CUDA_TILE_LEAST_ROWS || !has_tiles))
+        return IN_REGISTERS;
+    return has_tiles && n <= SL_CUDA_MID_ROWS ? IN_TILES : UNPACKED;
 }
 
 /* Whether all of w is to be unpacked before it multiplies n rows. */
@@ -156,7 +159,8 @@ static int wants_unpacking(const sl_cuda *cuda, const sl_weight *w, const void *
         int count;
         next = sl_cuda_next_run(w, s, &count);
         const sl_cuda_matrix matrix = {slab->data, slab->dtype, slab->row_bytes, count, w->cols};
-        if (slab->dtype == SL_DTYPE_F16 || decodes_on_the_way(cuda, &matrix, x, n)) return 0;
+        if (slab->dtype == SL_DTYPE_F16 || choose_decoding(cuda, &matrix, x, n) != UNPACKED)
+            return 0;
     }
     return 1;
 }
@@ -175,10 +179,13 @@ static sl_status multiply_runs(sl_cuda *cuda, const sl_cuda_product *whole, cons
         out.bias = whole->bias ? whole->bias + slab->row0 : NULL;
         if (slab->dtype == SL_DTYPE_F16) {
             SL_TRY(multiply_f16(cuda, &out, x, &matrix, n));
-        } else if (sl_cuda_linear_few_takes(&matrix, x, n)) {
+            continue;
+        }
+        const decoding how = choose_decoding(cuda, &matrix, x, n);
+        if (how == IN_REGISTERS) {
             SL_TRY(sl_cuda_linear_few(&out, x, &matrix, n, cuda->unpacked, cuda->unpack_bytes,
                                       sl_cuda_compute(cuda)));
-        } else if (decodes_on_the_way(cuda, &matrix, x, n)) {
+        } else if (how == IN_TILES) {
             SL_TRY(sl_cuda_linear_mid(&out, x, &matrix, n, cuda->unpacked, cuda->unpack_bytes,
                                       sl_cuda_compute(cuda)));
         } else {
