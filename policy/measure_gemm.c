@@ -8,13 +8,14 @@
 #include "measure_pages.h"
 #include "model/pack.h"
 
-/* Closer where kernels change: packed weights are decoded on the way up to 64 rows (CUDA), and
- * unpacked once above.  Powers of two fill a device's tiles; between them a part of the last one is
- * for nothing, which sweeps of any number of rows pay. */
-static const int rows_at[] = {1,   4,   8,   16,  32,  64,   65,   128,
-                              192, 256, 384, 512, 768, 1024, 2048, 4096};
+/* Closer where kernels change: CUDA decodes packed weights in registers up to 16 and 32 rows, by
+ * tiles of 64 up to 128, and unpacks them once above.  Powers of two fill a device's tiles; between
+ * them a part of the last one is for nothing, which sweeps of any number of rows pay. */
+static const int rows_at[] = {1,   4,   8,   16,  17,  32,  33,   64,   65,  128,
+                              129, 192, 256, 384, 512, 768, 1024, 2048, 4096};
 /* Of the other sizes: every point takes a third of a second. */
-static const int some_rows_at[] = {1, 4, 16, 64, 65, 128, 192, 256, 384, 512, 2048};
+static const int some_rows_at[] = {1,   4,   16,  17,  32,  33,  64,  65,
+                                   128, 129, 192, 256, 384, 512, 2048};
 enum {
     N_AT = sizeof rows_at / sizeof rows_at[0],
     N_SOME_AT = sizeof some_rows_at / sizeof some_rows_at[0]

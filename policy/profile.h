@@ -15,7 +15,7 @@
 #include "base/status.h"
 #include "job/json_text.h"
 
-enum { SL_CURVE_MAX = 16, SL_PROFILE_FORMATS = 3 };
+enum { SL_CURVE_MAX = 24, SL_PROFILE_FORMATS = 3 };
 
 /* A rate as a function of a size: points with ascending x > 0; between them linear in log x, beyond
  * them constant.  n 0: the machine cannot do it. */

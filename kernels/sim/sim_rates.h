@@ -11,7 +11,7 @@
 #include "base/dtype.h"
 #include "base/status.h"
 
-enum { SL_SIM_CURVE_MAX = 16, SL_SIM_FORMATS = 3 };
+enum { SL_SIM_CURVE_MAX = 24, SL_SIM_FORMATS = 3 };
 
 /* A rate as a function of a size: points with ascending x > 0; between them linear in log x, beyond
  * them constant.  n 0: the machine cannot do it. */
