@@ -114,43 +114,6 @@ static __device__ __forceinline__ void multiply(float (*acc)[N_TILES][4], const 
     }
 }
 
-/* Eight outputs of a row, which begin at a multiple of eight. */
-static __device__ __forceinline__ void put_eight(const mid_args &a, int split, int row, int output,
-                                                 const float *sums) {
-    const int n_outputs = a.w.n_rows;
-    if (a.n_splits > 1) {
-        float *to = a.partial + ((size_t)split * a.n + row) * n_outputs + output;
-        if (output + 8 <= n_outputs && n_outputs % 4 == 0) {
-            ((float4 *)to)[0] = ((const float4 *)sums)[0];
-            ((float4 *)to)[1] = ((const float4 *)sums)[1];
-            return;
-        }
-        for (int i = 0; i < 8 && output + i < n_outputs; i++) to[i] = sums[i];
-        return;
-    }
-    __half *to = (__half *)a.out.y + (size_t)row * a.out.ldy + output;
-    if (a.out.is_f32 || output + 8 > n_outputs || (uintptr_t)to % 16 != 0) {
-        for (int i = 0; i < 8 && output + i < n_outputs; i++)
-            sl_put_product(a.out, row, output + i, sums[i]);
-        return;
-    }
-    uint4 old = make_uint4(0, 0, 0, 0);
-    if (a.out.accumulate) old = *(const uint4 *)to;
-    const uint32_t before[4] = {old.x, old.y, old.z, old.w};
-    uint32_t pair[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float low = sums[2 * i], high = sums[2 * i + 1];
-        if (a.out.bias) low += a.out.bias[output + 2 * i], high += a.out.bias[output + 2 * i + 1];
-        if (a.out.accumulate) {
-            const float2 y = __half22float2(sl_as_half2(before[i]));
-            low += y.x, high += y.y;
-        }
-        pair[i] = sl_as_bits(__floats2half2_rn(low, high));
-    }
-    *(uint4 *)to = make_uint4(pair[0], pair[1], pair[2], pair[3]);
-}
-
 template <int ROWS> static constexpr int shared_bytes() {
     const int tiles = (2 * OUTPUTS + STAGES * ROWS) * LD * (int)sizeof(__half);
     const int sums = ROWS * LD_SUMS * (int)sizeof(float);
@@ -215,10 +178,11 @@ static __global__ void __launch_bounds__(THREADS, 2) linear_mid_kernel(mid_args 
                 sums[warp_x + j * 8 + lane % 4 * 2 + i % 2]
                     [warp_out + m * 16 + i / 2 * 8 + lane / 4] = acc[m][j][i];
     __syncthreads();
+    float *parts = a.n_splits > 1 ? a.partial + (size_t)split * a.n * a.w.n_rows : NULL;
     for (int at = threadIdx.x; at < ROWS * OUTPUTS / 8; at += THREADS) {
         const int r = at / (OUTPUTS / 8), output = at % (OUTPUTS / 8) * 8;
         if (row0 + r < a.n && output0 + output < a.w.n_rows)
-            put_eight(a, split, row0 + r, output0 + output, &sums[r][output]);
+            sl_put_eight(a.out, parts, a.w.n_rows, row0 + r, output0 + output, &sums[r][output]);
     }
 }
 
