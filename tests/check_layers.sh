@@ -32,6 +32,7 @@ src/engine;$e;none
 src/job;$j;none
 kernels/cpu;$all|cpu/;none
 kernels/cuda;$all|cuda/;cuda|cublas
+kernels/cuda/hopper;$all|cuda/;cuda|cublas
 kernels/sim;$all|sim/;none
 policy;$all|[a-z_]+\.h;glpk
 mpi;$all|[a-z_]+\.h;mpi|nccl|cuda

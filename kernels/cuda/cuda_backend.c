@@ -335,6 +335,7 @@ sl_status sl_cuda_backend_open(const sl_cuda_options *options, sl_backend **out)
         cudaDeviceGetAttribute(&cuda->n_processors, cudaDevAttrMultiProcessorCount, o->device),
         "count processors"));
     SL_GO(sl_cuda_linear_mid_open(o->device, &cuda->has_mid));
+    SL_GO(sl_cuda_linear_wgmma_open(o->device, &cuda->has_wgmma));
     cuda->max_rows = o->max_rows;
     cuda->max_pages = o->max_pages;
     cuda->n_bound = o->n_bound;

@@ -57,6 +57,25 @@ static __device__ __forceinline__ void sl_decode_q4x8(uint32_t out[4], uint32_t 
     out[3] = sl_decode_pair(__byte_perm(high, 0x64646464u, 0x4342), step, min);
 }
 
+/* codes & mask | rest, in one instruction although both are constants. */
+static __device__ __forceinline__ uint32_t sl_and_or(uint32_t codes, uint32_t mask, uint32_t rest) {
+    uint32_t v;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(v) : "r"(codes), "r"(mask), "r"(rest));
+    return v;
+}
+
+/* Codes 0 and 4, then 1 and 5, of a word of eight codes of 4 bits to two pairs: the same values,
+ * with less work than in order.  0x6400 | q << 4 is 1024 + 16 q, and what makes q of that is exact.
+ */
+static __device__ __forceinline__ void sl_decode_q4_apart(uint32_t out[2], uint32_t codes,
+                                                          __half2 step, __half2 min) {
+    const uint32_t upper = sl_and_or(codes, 0x00f000f0u, 0x64006400u);
+    const __half2 q = __hfma2(sl_as_half2(upper), sl_as_half2(0x2c002c00u) /* 1/16 */,
+                              sl_as_half2(0xd400d400u) /* -64 */);
+    out[0] = sl_decode_pair(sl_and_or(codes, 0x000f000fu, 0x64006400u), step, min);
+    out[1] = sl_as_bits(__hfma2(q, step, min));
+}
+
 /* Four codes of 8 bits to two pairs. */
 static __device__ __forceinline__ void sl_decode_q8x4(uint32_t out[2], uint32_t codes, __half2 step,
                                                       __half2 min) {

@@ -142,10 +142,13 @@ static sl_status multiply_unpacked(sl_cuda *cuda, const sl_cuda_product *out, co
 }
 
 /* How a product of packed weights gets them. */
-typedef enum { IN_REGISTERS, IN_TILES, UNPACKED } decoding;
+typedef enum { IN_REGISTERS, IN_FRAGMENTS, IN_TILES, UNPACKED } decoding;
 
 static decoding choose_decoding(const sl_cuda *cuda, const sl_cuda_matrix *w, const void *x,
                                 int n) {
+    if (cuda->has_wgmma && n > SL_CUDA_TILE_LEAST_ROWS && n <= SL_CUDA_WGMMA_ROWS &&
+        sl_cuda_linear_wgmma_takes(w, x, cuda->unpack_bytes))
+        return IN_FRAGMENTS;
     const int has_tiles = cuda->has_mid && sl_cuda_linear_mid_takes(w, x);
     if (sl_cuda_linear_few_takes(w, x, n) && (n <= SL_CUDA_TILE_LEAST_ROWS || !has_tiles))
         return IN_REGISTERS;
@@ -185,6 +188,9 @@ static sl_status multiply_runs(sl_cuda *cuda, const sl_cuda_product *whole, cons
         if (how == IN_REGISTERS) {
             SL_TRY(sl_cuda_linear_few(&out, x, &matrix, n, cuda->unpacked, cuda->unpack_bytes,
                                       sl_cuda_compute(cuda)));
+        } else if (how == IN_FRAGMENTS) {
+            SL_TRY(sl_cuda_linear_wgmma(&out, x, &matrix, n, cuda->unpacked, cuda->unpack_bytes,
+                                        sl_cuda_compute(cuda)));
         } else if (how == IN_TILES) {
             SL_TRY(sl_cuda_linear_mid(&out, x, &matrix, n, cuda->unpacked, cuda->unpack_bytes,
                                       sl_cuda_compute(cuda)));

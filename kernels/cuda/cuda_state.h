@@ -29,7 +29,8 @@ typedef struct {
 typedef struct {
     sl_backend base; /* first: sl_backend * and sl_cuda * are the same address */
     int device, n_processors;
-    int has_mid; /* sl_cuda_linear_mid_open() */
+    int has_mid;   /* sl_cuda_linear_mid_open() */
+    int has_wgmma; /* sl_cuda_linear_wgmma_open() */
     int max_rows, max_pages, n_bound;
     size_t unpack_bytes, attend_bytes;
     cudaStream_t stream[SL_STREAM_COUNT];

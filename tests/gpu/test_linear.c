@@ -89,11 +89,49 @@ static void linear_of_odd_shapes_agrees_with_the_reference(void **state) {
     sl_backend_close(gpu);
 }
 
+/* Rows at and beside the ends of every size of tile; outputs that end within a tile, in slabs apart
+ * and behind one another; k cut or not; as few rows at a time as the scratch of 1 MiB holds. */
+static void linear_of_packed_weights_and_many_rows_agrees_with_the_reference(void **state) {
+    (void)state;
+    static const int n_rows[] = {33,  63,  64,  65,  100, 128, 129, 192,
+                                 200, 255, 256, 257, 300, 513, 1000};
+    static const shape shapes[] = {{.rows = 203, .cols = 264, .n_slabs = 3},
+                                   {.rows = 128, .cols = 1096, .n_slabs = 1},
+                                   {.rows = 77, .cols = 72, .n_slabs = 2}};
+    enum { N_ROWS = sizeof n_rows / sizeof n_rows[0], N_SHAPES = sizeof shapes / sizeof shapes[0] };
+    sl_backend *gpu = gpu_open(), *cpu = fixture_reference();
+    for (int d = 3; d < 5; d++)
+        for (int i = 0; i < N_SHAPES; i++)
+            for (int r = 0; r < N_ROWS; r++) {
+                shape s = shapes[i];
+                s.dtype = dtypes[d];
+                compare(gpu, cpu, &s, n_rows[r], (r + 5 * i) % 16);
+            }
+    sl_backend_close(cpu);
+    sl_backend_close(gpu);
+}
+
+/* So many outputs that a tile of x is as large as the rows want it, whatever the number of
+ * processors, and k so long that tiles and codes take their places in turn. */
+static void linear_of_packed_weights_and_many_outputs_agrees_with_the_reference(void **state) {
+    (void)state;
+    static const int rows_and_cols[][2] = {{64, 328},   {65, 1096}, {129, 328},
+                                           {200, 1096}, {256, 72},  {400, 328}};
+    sl_backend *gpu = gpu_open(), *cpu = fixture_reference();
+    for (int d = 3; d < 5; d++)
+        for (int i = 0; i < 6; i++) {
+            const shape s = {dtypes[d], 16803, rows_and_cols[i][1], 1};
+            compare(gpu, cpu, &s, rows_and_cols[i][0], i * 5 % 16);
+        }
+    sl_backend_close(cpu);
+    sl_backend_close(gpu);
+}
+
 static void logits_are_float32(void **state) {
     (void)state;
     sl_backend *gpu = gpu_open(), *cpu = fixture_reference();
     for (int d = 0; d < 5; d++)
-        for (int n_rows = 1; n_rows < 100; n_rows += 33) {
+        for (int n_rows = 1; n_rows < 300; n_rows += n_rows < 100 ? 33 : 90) {
             const shape s = {dtypes[d], 1003, 256, 2};
             sl_rng rng = {.key = 31};
             fixture_matrix host;
@@ -206,6 +244,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_of_every_dtype_agrees_with_the_reference),
         cmocka_unit_test(linear_of_odd_shapes_agrees_with_the_reference),
+        cmocka_unit_test(linear_of_packed_weights_and_many_rows_agrees_with_the_reference),
+        cmocka_unit_test(linear_of_packed_weights_and_many_outputs_agrees_with_the_reference),
         cmocka_unit_test(logits_are_float32),
         cmocka_unit_test(row_does_not_depend_on_the_others),
         cmocka_unit_test(packing_on_the_gpu_gives_the_bytes_of_the_reference),

@@ -3,8 +3,9 @@
  * unpacked into.
  *
  * Usage: bench_products [MIB...]   sizes of the buffer, default 32 64 128 256
- *        bench_products mid        4 bits with few to some hundred rows: as the backend multiplies,
- *                                  decoded tile by tile, and unpacked into 64 MiB first */
+ *        bench_products mid        4 bits with few to some thousand rows: as the backend
+ * multiplies, decoded into Hopper's fragments (0 on others), tile by tile, and unpacked into 64 MiB
+ * first */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,13 @@ static sl_cuda_matrix part_of(const sl_slab *slab, int from, int count) {
                             slab->row_bytes, count, slab->cols};
 }
 
+static sl_status in_fragments(bench *b, const sl_slab *slab, int n) {
+    const sl_cuda_product out = {b->y, slab->n_rows, 0, 0, NULL};
+    const sl_cuda_matrix w = part_of(slab, 0, slab->n_rows);
+    return sl_cuda_linear_wgmma(&out, b->x, &w, n, b->scratch, SCRATCH,
+                                b->op->native_stream(b->be, SL_STREAM_COMPUTE));
+}
+
 static sl_status by_tiles(bench *b, const sl_slab *slab, int n) {
     const sl_cuda_product out = {b->y, slab->n_rows, 0, 0, NULL};
     const sl_cuda_matrix w = part_of(slab, 0, slab->n_rows);
@@ -157,21 +165,25 @@ static double time_of(bench *b, multiply *how, int n, int m, int k) {
 static void mid(void) {
     static const int shapes[][2] = {{4096, 4096}, {16384, 4096}, {4096, 16384},
                                     {7168, 7168}, {28672, 7168}, {7168, 28672}};
-    static const int rows[] = {24,  32,  48,  64,  65,  96,  128, 160,
-                               192, 224, 256, 320, 384, 448, 512, 768};
+    static const int rows[] = {24,  32,  48,  64,  65,  96,  128,  160,  192, 224,
+                               256, 320, 384, 448, 512, 768, 1024, 2048, 4096};
     bench b;
+    int has_wgmma;
     bench_open(&b, (size_t)64 << 20);
+    check(sl_cuda_linear_wgmma_open(0, &has_wgmma));
     check(b.op->take(b.be, SCRATCH, "scratch", &b.scratch));
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         const int m = shapes[i][0], k = shapes[i][1];
-        printf("%d outputs, %d inputs, 4 bits: rows, us and TFLOP/s as it is, by tiles, unpacked\n",
-               m, k);
+        printf(
+            "%d outputs, %d inputs, 4 bits: rows, us and TFLOP/s as it is, in fragments, by tiles, "
+            "unpacked\n",
+            m, k);
         for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
-            multiply *const how[] = {as_it_is, by_tiles, unpacked};
+            multiply *const how[] = {as_it_is, has_wgmma ? in_fragments : NULL, by_tiles, unpacked};
             printf("%5d", rows[r]);
-            for (int h = 0; h < 3; h++) {
-                const double us = time_of(&b, how[h], rows[r], m, k);
-                printf("  %8.1f %5.0f", us, 2e-6 * rows[r] * m * k / us);
+            for (int h = 0; h < 4; h++) {
+                const double us = how[h] ? time_of(&b, how[h], rows[r], m, k) : 0.0;
+                printf("  %8.1f %5.0f", us, how[h] ? 2e-6 * rows[r] * m * k / us : 0.0);
             }
             printf("\n");
         }
