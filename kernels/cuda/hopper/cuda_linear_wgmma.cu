@@ -67,6 +67,7 @@ static __global__ void __launch_bounds__(4 * ARRANGE_ROWS)
     arrange_kernel(unsigned char *y, const __half *x, int n, int cols, int rows, int bits) {
     const int row = blockIdx.y * ARRANGE_ROWS + threadIdx.x / 4, pair = threadIdx.x % 4;
     const int chunk = blockIdx.x, n_chunks = gridDim.x;
+    sl_let_next_begin();
     uint32_t v[4][4]; /* of thread t: eight elements */
 #pragma unroll
     for (int t = 0; t < 4; t++) {
@@ -205,6 +206,7 @@ static __device__ __forceinline__ void send_x(unsigned char *ring, uint64_t *ful
     enum { TILE_BYTES = layout<BITS, ROWS>::TILE_BYTES, STAGES = layout<BITS, ROWS>::STAGES };
     int stage = 0;
     unsigned parity = 0;
+    sl_wait_for_before(); /* it arranges x */
     for (int i = 0; i < n_tiles; i++) {
         sl_barrier_wait(&empty[stage], parity ^ 1);
         sl_barrier_expect(&full[stage], TILE_BYTES);
@@ -359,9 +361,20 @@ static sl_status launch(const wgmma_args &a, const __half *x, unsigned char *arr
     arrange_kernel<<<pieces, 4 * ARRANGE_ROWS, 0, stream>>>(arranged, x, a.n, a.w.cols, ROWS, BITS);
     SL_TRY(SL_CUDA(cudaGetLastError(), "launch the arrangement of x"));
     const dim3 grid(n_tiles, (a.w.n_rows + OUTPUTS - 1) / OUTPUTS, a.n_splits);
-    linear_wgmma_kernel<BITS, ROWS>
-        <<<grid, layout<BITS, ROWS>::THREADS, layout<BITS, ROWS>::BYTES, stream>>>(a);
-    SL_TRY(SL_CUDA(cudaGetLastError(), "launch linear_wgmma"));
+    /* It begins while x is arranged, and waits for that where it needs it: barriers and first codes
+     * are there by then.  All that was queued before x's arrangement has ended. */
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(layout<BITS, ROWS>::THREADS);
+    config.dynamicSmemBytes = layout<BITS, ROWS>::BYTES;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = 1;
+    SL_TRY(SL_CUDA(cudaLaunchKernelEx(&config, linear_wgmma_kernel<BITS, ROWS>, a),
+                   "launch linear_wgmma"));
     return a.n_splits > 1
                ? sl_cuda_add_parts(&a.out, a.partial, a.n_splits, a.n, a.w.n_rows, stream)
                : SL_OK;

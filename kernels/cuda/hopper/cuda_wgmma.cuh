@@ -98,6 +98,17 @@ template <int COUNT> static __device__ __forceinline__ void sl_give_registers(vo
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
+/* The next kernel of the stream may begin as soon as every block of this one has said so, where it
+ * was launched for that. */
+static __device__ __forceinline__ void sl_let_next_begin(void) {
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+/* Until the kernel before has ended, and what it wrote is seen. */
+static __device__ __forceinline__ void sl_wait_for_before(void) {
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
 /* ---- products ---- */
 
 /* Where a tile of B lies: 1024-byte aligned, eight rows of 128 bytes after another, swizzled.  A
