@@ -169,9 +169,12 @@ sl_status sl_stage_plan_memory(const sl_stage *s, sl_stage_plan *plan) {
     return SL_OK;
 }
 
-static size_t budget_of(const sl_stage *s, int t) {
+/* Of all that sl_stage_planned() and sl_stage_used() count: a device's tier has what the backend
+ * left. */
+static size_t budget_of(const sl_stage *s, const sl_stage_plan *plan, int t) {
     if (t == SL_TIER_DISK) return s->opt.disk_budget_bytes;
-    return sl_tier_budget_bytes(t == SL_TIER_GPU ? s->gpu : s->cpu);
+    if (t == SL_TIER_CPU) return sl_tier_budget_bytes(s->cpu);
+    return sl_tier_budget_bytes(s->gpu) + plan->backend_bytes;
 }
 
 void sl_stage_planned(const sl_stage *s, const sl_stage_plan *plan, const sl_weights_size *w,
@@ -197,9 +200,9 @@ static int fits(const sl_stage *s, const sl_stage_plan *plan, const sl_weights_s
         need[t] += plan->pages[t];
         if (t == SL_TIER_CPU) need[t] = sl_stage_loading_peak(w, need[t]);
         if (need[t] == 0 || (t == SL_TIER_GPU && !s->gpu)) continue;
-        if (need[t] <= budget_of(s, t)) continue;
+        if (need[t] <= budget_of(s, plan, t)) continue;
         *kind_out = (sl_tier_kind)t;
-        *short_out = need[t] - budget_of(s, t);
+        *short_out = need[t] - budget_of(s, plan, t);
         return 0;
     }
     return 1;
@@ -270,7 +273,7 @@ sl_status sl_stage_count_pages(const sl_stage *s, const sl_stage_plan *plan,
     int64_t here[SL_TIER_COUNT] = {0};
     for (int t = 0; t < SL_TIER_COUNT; t++) {
         if (plan->n_slots[t] == 0) continue;
-        const size_t budget = budget_of(s, t), room = budget > used[t] ? budget - used[t] : 0;
+        const size_t budget = budget_of(s, plan, t), room = budget > used[t] ? budget - used[t] : 0;
         const int64_t most = (int64_t)(room / plan->per_page), all = one * plan->n_slots[t];
         if (most < one) {
             char need[32], have[32], whole[32], rest[32];

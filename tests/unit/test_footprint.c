@@ -85,6 +85,8 @@ typedef struct {
     sl_backend *backend;
     sl_host_attention *host;
     sl_transport *transport;
+    size_t own_bytes; /* of the device's memory, that the backend takes before */
+    void *own;
 } parts;
 
 static sl_status open_engine(const sl_source *source, const sl_policy *policy, size_t gpu_bytes,
@@ -93,6 +95,9 @@ static sl_status open_engine(const sl_source *source, const sl_policy *policy, s
     const sl_cpu_host_options host = {.n_threads = 1};
     sl_policy mine = *policy;
     assert_int_equal(sl_cpu_backend_open(&cpu, &p->backend), SL_OK);
+    if (p->own_bytes > 0)
+        assert_int_equal(
+            p->backend->ops->device->take(p->backend, p->own_bytes, "its own", &p->own), SL_OK);
     assert_int_equal(sl_transport_open_loopback(&p->transport), SL_OK);
     p->host = NULL;
     if (gpu_bytes) assert_int_equal(sl_cpu_host_attention_open(&host, &p->host), SL_OK);
@@ -104,6 +109,7 @@ static void close_engine(parts *p, sl_engine *engine) {
     sl_engine_close(engine);
     sl_host_attention_close(p->host);
     sl_transport_close(p->transport);
+    if (p->own_bytes > 0) p->backend->ops->device->put(p->backend, p->own);
     sl_backend_close(p->backend);
 }
 
@@ -145,9 +151,10 @@ static sl_footprint_options measure_options(const sl_source *source, const sl_po
 static void try_placement(const sl_source *source, sl_rng *rng, int has_device, int i) {
     sl_policy policy = random_policy(rng, has_device);
     sl_footprint m;
-    parts p;
+    parts p = {.own_bytes = has_device && i % 2 == 1 ? 3 << 20 : 0};
     sl_engine *engine = NULL;
     sl_footprint_options o = measure_options(source, &policy, has_device ? plenty : 0);
+    o.backend_bytes = p.own_bytes;
     if (sl_footprint_of(&o, &m) != SL_OK) fail_msg("%d: %s", i, sl_error_message());
     /* Budgets that hold it to the byte. */
     policy.cpu_budget_bytes = m.need_bytes[SL_TIER_CPU];
@@ -190,7 +197,7 @@ static void least_bytes_open_an_engine_and_fewer_do_not(void **state) {
     for (int i = 0; i < N_RANDOM / 4; i++) {
         sl_policy policy = random_policy(&rng, 1);
         sl_footprint m;
-        parts p;
+        parts p = {0};
         sl_engine *engine = NULL;
         sl_footprint_options o = measure_options(source, &policy, plenty);
         assert_int_equal(sl_footprint_of(&o, &m), SL_OK);
