@@ -492,23 +492,27 @@ sl_status sl_weights_is_fetched(sl_weights *w, int layer, int *done_out) {
 }
 
 /* Queues the copies of the layer's pieces that begin within [from, to) of its uploaded bytes;
- * pieces that lie one after another in host memory go as one, since large copies run faster. */
+ * pieces that lie one after another in host memory go as one, since large copies run faster.  Not
+ * those of two tiers, which may be neighbours by chance: no copy may span memory that was pinned
+ * in two parts. */
 static sl_status upload_range(sl_weights *w, packed_layer *l, unsigned char *memory, size_t from,
                               size_t to, size_t *bytes_out) {
     size_t at = 0, run_at = 0, run_bytes = 0;
     const unsigned char *run = NULL;
+    int run_home = -1;
     for (int p = l->layout.n_vectors; p < l->layout.n_pieces; p++) {
         const sl_piece *piece = &l->layout.pieces[p];
         const size_t room = piece_room(piece);
         if (l->home[p] == SL_TIER_GPU) continue;
         if (at >= from && at < to) {
-            if (run && l->host[p] != run + run_bytes) {
+            if (run && (l->home[p] != run_home || l->host[p] != run + run_bytes)) {
                 SL_TRY(
                     w->opt.device->copy(w->opt.be, SL_STREAM_H2D, memory + run_at, run, run_bytes));
                 run = NULL;
             }
             if (!run) {
                 run = l->host[p];
+                run_home = l->home[p];
                 run_at = at;
                 run_bytes = 0;
             }
