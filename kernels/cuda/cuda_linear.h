@@ -79,9 +79,10 @@ int sl_cuda_linear_mid_takes(const sl_cuda_matrix *w, const void *x);
 sl_status sl_cuda_linear_mid(const sl_cuda_product *out, const void *x, const sl_cuda_matrix *w,
                              int n, void *scratch, size_t scratch_bytes, cudaStream_t stream);
 
-/* Hopper: rows up to which a product decodes weights into the fragments of the warpgroup's product,
- * and rows up to which k is cut where outputs alone do not fill the device. */
-enum { SL_CUDA_WGMMA_ROWS = 4096, SL_CUDA_WGMMA_CUT_ROWS = 256 };
+/* Hopper: from how many rows on and up to how many a product decodes weights into the fragments of
+ * the warpgroup's product, and rows up to which k is cut where outputs alone do not fill the
+ * device. */
+enum { SL_CUDA_WGMMA_LEAST_ROWS = 17, SL_CUDA_WGMMA_ROWS = 2048, SL_CUDA_WGMMA_CUT_ROWS = 256 };
 
 /* Once for a device, before the others: *can_out is 1 where it is a Hopper and the program is built
  * for it. */
@@ -92,11 +93,12 @@ int sl_cuda_linear_wgmma_takes(const sl_cuda_matrix *w, const void *x, size_t sc
 
 /* The same as sl_cuda_linear_mid() for any number of rows: weights are read from memory once for
  * all that run together, and decoded once for 64 to 256 rows.  A row's bits do not depend on n up
- * to SL_CUDA_WGMMA_CUT_ROWS, nor above that. x        f16, [n, w->cols], dense scratch  16-byte
- * aligned: x in the product's order, cols * 2 bytes a row, cols padded to 128; as many rows are
- * taken at a time as it holds, in steps of 64, and of 256 where there are as many.  Behind 256 rows
- * of x, parts of sums: narrow matrices run faster with 4 * SL_CUDA_WGMMA_CUT_ROWS * w->n_rows bytes
- * for each of some. */
+ * to SL_CUDA_WGMMA_CUT_ROWS, nor above that.
+ *   x        f16, [n, w->cols], dense
+ *   scratch  16-byte aligned: x in the product's order, cols * 2 bytes a row, cols padded to 128;
+ *            as many rows are taken at a time as it holds, in steps of 64, and of 256 where there
+ *            are as many.  Behind 256 rows of x, parts of sums: narrow matrices run faster with
+ *            4 * SL_CUDA_WGMMA_CUT_ROWS * w->n_rows bytes for each of some. */
 sl_status sl_cuda_linear_wgmma(const sl_cuda_product *out, const void *x, const sl_cuda_matrix *w,
                                int n, void *scratch, size_t scratch_bytes, cudaStream_t stream);
 

@@ -146,7 +146,7 @@ typedef enum { IN_REGISTERS, IN_FRAGMENTS, IN_TILES, UNPACKED } decoding;
 
 static decoding choose_decoding(const sl_cuda *cuda, const sl_cuda_matrix *w, const void *x,
                                 int n) {
-    if (cuda->has_wgmma && n > SL_CUDA_TILE_LEAST_ROWS && n <= SL_CUDA_WGMMA_ROWS &&
+    if (cuda->has_wgmma && n >= SL_CUDA_WGMMA_LEAST_ROWS && n <= SL_CUDA_WGMMA_ROWS &&
         sl_cuda_linear_wgmma_takes(w, x, cuda->unpack_bytes))
         return IN_FRAGMENTS;
     const int has_tiles = cuda->has_mid && sl_cuda_linear_mid_takes(w, x);

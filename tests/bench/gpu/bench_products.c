@@ -3,9 +3,9 @@
  * unpacked into.
  *
  * Usage: bench_products [MIB...]   sizes of the buffer, default 32 64 128 256
- *        bench_products mid        4 bits with few to some thousand rows: as the backend
- * multiplies, decoded into Hopper's fragments (0 on others), tile by tile, and unpacked into 64 MiB
- * first */
+ *        bench_products mid        4 bits with few to some thousand rows: as the backend does it,
+ *                                  in Hopper's fragments (0 on others), by tiles, and unpacked into
+ *                                  64 MiB first */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
