@@ -156,12 +156,14 @@ static sl_status lay_out(sl_stage *s, const sl_block *b, int mb, sl_stage_rows *
     return bind(s, mb, m);
 }
 
-/* What is asked of the micro-batch's wanted rows, and whether the device can answer by itself. */
+/* What is asked of the micro-batch's wanted rows, and whether the device can answer by itself while
+ * the host goes on; where other ranks wait for the tokens, they are chosen at once. */
 static void note_asks(sl_stage *s, const sl_block *b, int mb) {
     const sl_block_micro_batch *header = &b->micro_batch[mb];
     sl_stage_rows *m = &s->mb[mb];
     sl_choice_ask *ask = s->ask + m->choice0;
-    m->is_begun = sl_program_can_begin_head(s->program, m->rows.n_wanted);
+    m->is_begun =
+        s->opt.transport->n_ranks == 1 && sl_program_can_begin_head(s->program, m->rows.n_wanted);
     for (int i = 0; i < header->n_segments; i++) {
         const sl_block_segment *seg = &b->segment[header->segment0 + i];
         for (int r = 0; r < seg->n_rows; r++) {
