@@ -9,8 +9,9 @@
 #include "model/pack.h"
 
 /* Closer where kernels change: CUDA decodes packed weights in registers up to 16 and 32 rows, by
- * tiles of 64 up to 128, and unpacks them once above.  Powers of two fill a device's tiles; between
- * them a part of the last one is for nothing, which sweeps of any number of rows pay. */
+ * tiles of 64 up to 128, and unpacks them once above; Hopper has tiles of 64, 128, 192 and 256 from
+ * 17 rows on.  Between numbers of rows that fill tiles a part of the last one is for nothing, which
+ * sweeps of any number of rows pay. */
 static const int rows_at[] = {1,   4,   8,   16,  17,  32,  33,   64,   65,  128,
                               129, 192, 256, 384, 512, 768, 1024, 2048, 4096};
 /* Of the other sizes: every point takes a third of a second. */

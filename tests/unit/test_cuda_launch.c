@@ -57,6 +57,8 @@ static void products_refuse_weights_that_do_not_fit(void **state) {
     refused(sl_cuda_linear_few(&out, NULL, &odd, 1, NULL, 0, NULL), "33 columns");
     refused(sl_cuda_linear_mid(&out, NULL, &odd, 65, NULL, 0, NULL), "33");
     refused(sl_cuda_linear_mid(&out, NULL, &plain, 65, NULL, 0, NULL), "F16");
+    refused(sl_cuda_linear_wgmma(&out, NULL, &odd, 65, NULL, 0, NULL), "linear_wgmma: 65 rows");
+    refused(sl_cuda_linear_wgmma(&out, NULL, &plain, 65, NULL, 0, NULL), "linear_wgmma: 65 rows");
     refused(sl_cuda_unpack(NULL, &plain, NULL), "F16");
     refused(sl_cuda_pack(NULL, NULL, SL_DTYPE_F16, 128, 1, 64, NULL), "F16");
     assert_false(sl_cuda_linear_few_takes(&odd, NULL, 1));
