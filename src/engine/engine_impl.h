@@ -19,8 +19,11 @@ struct sl_engine {
     sl_stage *stage;
     sl_scheduler *sched; /* first rank only */
     sl_block block;
-    sl_block next; /* read ahead while `block` is computed; not on the first rank */
+    sl_block next; /* formed or read ahead while `block` is computed */
     int has_next;
+    int tried;       /* first rank: no block can be formed before another result has come */
+    sl_status ahead; /* first rank: failure of what was done ahead, after which nothing is */
+    char ahead_message[SL_BLOCK_MESSAGE_BYTES];
     sl_block_result result;
     sl_buffer out;          /* header or result being sent */
     sl_ticket sending;      /* of `out` */
@@ -33,7 +36,8 @@ struct sl_engine {
     uint64_t sent_bytes, received_bytes;
 };
 
-/* Called by the stage while it computes: reads the next block's header, if it has come. */
+/* Called by the stage while it computes: forms the next block or reads its header, if it can, and
+ * has it prepared. */
 sl_status sl_engine_look_ahead(void *engine);
 
 #endif

@@ -89,21 +89,44 @@ static sl_status stop_pipeline(sl_engine *e, sl_status why) {
     return why == SL_OK ? SL_OK : sl_fail_text(why, message);
 }
 
-/* Forms one block and computes this rank's part of it. */
-static sl_status run_next(sl_engine *e, int *formed_out) {
-    int has_prefill;
-    SL_TRY(sl_scheduler_form(e->sched, &e->block, formed_out, &has_prefill));
-    if (!*formed_out) return SL_OK;
-    e->is_prefill[e->block.number % (uint64_t)e->policy.blocks_in_flight] = (uint8_t)has_prefill;
+/* Forms the next block, if there is one, and tells the next rank. */
+static sl_status form_next(sl_engine *e) {
+    int formed, has_prefill;
+    SL_TRY(sl_scheduler_form(e->sched, &e->next, &formed, &has_prefill));
+    e->tried = !formed;
+    if (!formed) return SL_OK;
+    e->has_next = 1;
+    e->is_prefill[e->next.number % (uint64_t)e->policy.blocks_in_flight] = (uint8_t)has_prefill;
     e->waits_for_prefill += has_prefill;
     e->n_blocks++;
-    SL_TRY(send_header(e, &e->block));
+    return send_header(e, &e->next);
+}
+
+static void take_next(sl_engine *e) {
+    const sl_block block = e->block;
+    e->block = e->next;
+    e->next = block; /* its arrays are used again */
+    e->has_next = 0;
+}
+
+/* Computes this rank's part of the block that has been formed. */
+static sl_status run_next(sl_engine *e) {
+    take_next(e);
     SL_TRY(sl_stage_run(e->stage, &e->block, &e->result));
-    if (e->transport->n_ranks > 1) return SL_OK;
-    e->waits_for_prefill -= has_prefill;
+    if (e->transport->n_ranks > 1)
+        return e->ahead == SL_OK ? SL_OK : sl_fail_text(e->ahead, e->ahead_message);
+    e->waits_for_prefill -= e->is_prefill[e->block.number % (uint64_t)e->policy.blocks_in_flight];
     return sl_scheduler_absorb(e->sched, &e->result);
 }
 
+static sl_status take_results(sl_engine *e) {
+    int taken = 1;
+    while (taken && e->transport->n_ranks > 1 && sl_scheduler_n_in_flight(e->sched) > 0)
+        SL_TRY(take_result(e, 0, &taken));
+    return SL_OK;
+}
+
+/* A block that has been formed is run before anything else: others wait for it. */
 static sl_status step_first(sl_engine *e, int *done_out) {
     if (e->stopped) {
         *done_out = 1;
@@ -112,13 +135,13 @@ static sl_status step_first(sl_engine *e, int *done_out) {
     const double t0 = sl_clock_s();
     const int had_prefill = e->waits_for_prefill;
     const uint64_t blocks_before = e->n_blocks;
+    int taken;
     sl_status st = SL_OK;
-    int taken = 1, formed = 0;
-    while (st == SL_OK && taken && e->transport->n_ranks > 1 &&
-           sl_scheduler_n_in_flight(e->sched) > 0)
-        st = take_result(e, 0, &taken);
-    if (st == SL_OK) st = run_next(e, &formed);
-    if (st == SL_OK && !formed && sl_scheduler_n_in_flight(e->sched) > 0)
+    if (!e->has_next) st = take_results(e);
+    if (st == SL_OK && !e->has_next) st = form_next(e);
+    if (st == SL_OK && e->has_next)
+        st = run_next(e);
+    else if (st == SL_OK && sl_scheduler_n_in_flight(e->sched) > 0)
         st = take_result(e, 1, &taken);
     const int has_prefill = e->n_blocks > blocks_before &&
                             e->is_prefill[(e->n_blocks - 1) % (uint64_t)e->policy.blocks_in_flight];
@@ -145,6 +168,23 @@ static sl_status take_header(sl_engine *e, void *data, size_t bytes) {
     return send_header(e, &e->next);
 }
 
+/* First rank: takes results in and forms the next block once the one under way is queued, so that
+ * the device need not wait for that.  A failure must not break the block under way off. */
+static sl_status form_ahead(sl_engine *e) {
+    if (e->ahead != SL_OK || !sl_stage_is_queued(e->stage)) return SL_OK;
+    int taken = 1;
+    sl_status st = SL_OK;
+    while (st == SL_OK && taken && sl_scheduler_n_in_flight(e->sched) > 1) {
+        st = take_result(e, 0, &taken);
+        if (taken) e->tried = 0;
+    }
+    if (st == SL_OK && !e->tried) st = form_next(e);
+    if (st == SL_OK) return SL_OK;
+    e->ahead = st;
+    snprintf(e->ahead_message, sizeof e->ahead_message, "%s", sl_error_message());
+    return SL_OK;
+}
+
 /* While a block is computed.  What this rank has sent is looked after: large messages need both
  * sides, and the receiver may be waiting for this one.  Has the next header come, so may its hidden
  * states. */
@@ -155,9 +195,10 @@ sl_status sl_engine_look_ahead(void *user) {
     size_t bytes = 0;
     int has_sent = 1;
     if (e->sending != 0) SL_TRY(t->ops->test(t, e->sending, &has_sent));
-    if (!has_sent) return SL_OK; /* and `out` is in use */
-    e->sending = 0;
-    if (e->sched || e->has_next) return SL_OK;
+    if (has_sent) e->sending = 0;
+    if (e->has_next && e->next.kind == SL_BLOCK_WORK) return sl_stage_prepare(e->stage, &e->next);
+    if (e->has_next || !has_sent) return SL_OK; /* `out` is in use */
+    if (e->sched) return form_ahead(e);
     SL_TRY(t->ops->recv_message(t, t->rank - 1, SL_CHANNEL_HEADER, 0, &data, &bytes));
     if (!data) return SL_OK;
     SL_TRY(take_header(e, data, bytes));
@@ -179,10 +220,7 @@ static sl_status next_header(sl_engine *e) {
 static sl_status step_other(sl_engine *e, int *done_out) {
     sl_transport *t = e->transport;
     if (!e->has_next) SL_TRY(next_header(e));
-    const sl_block block = e->block;
-    e->block = e->next;
-    e->next = block; /* its arrays are used again */
-    e->has_next = 0;
+    take_next(e);
     if (e->block.kind == SL_BLOCK_STOP) {
         e->stopped = 1;
         SL_TRY(wait_sent(e));

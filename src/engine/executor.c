@@ -18,6 +18,10 @@ struct sl_executor {
  * wires, disks and the host's attention for as long as it takes. */
 enum { MOST_AHEAD = 6 };
 
+/* What it costs to see late that the device is done, against what looking costs those that share
+ * the core. */
+static const double LONGEST_PAUSE_S = 2e-5;
+
 /* What one run carries from round to round. */
 typedef struct {
     sl_executor *ex;
@@ -124,7 +128,7 @@ static sl_status start_queue(run_state *r, sl_queue queue, int *moved) {
 }
 
 void sl_executor_pause(double *pause_s) {
-    *pause_s = *pause_s == 0.0 ? 2e-6 : *pause_s < 1e-4 ? 1.5 * *pause_s : *pause_s;
+    *pause_s = *pause_s == 0.0 ? 2e-6 : *pause_s < LONGEST_PAUSE_S ? 1.5 * *pause_s : *pause_s;
     sl_clock_sleep(*pause_s);
 }
 
@@ -164,11 +168,11 @@ sl_status sl_executor_run(sl_executor *ex, const sl_sweep *sweep, const sl_task_
 
     while (r.n_done < sweep->n_tasks) {
         int moved = 0;
+        SL_TRY(runner->progress(runner->context)); /* first: what it finds is polled at once */
         for (int q = 0; q < SL_QUEUE_COUNT; q++) {
             SL_TRY(poll_queue(&r, (sl_queue)q, &moved));
             SL_TRY(start_queue(&r, (sl_queue)q, &moved));
         }
-        SL_TRY(runner->progress(runner->context));
         /* Nothing can run until a peer has sent or the device is done: give the core away, because
          * ranks may outnumber cores. */
         if (moved)

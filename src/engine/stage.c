@@ -34,6 +34,19 @@ sl_status sl_stage_finish(sl_stage *s) {
     return SL_OK;
 }
 
+int sl_stage_is_queued(const sl_stage *s) {
+    return s->n_unqueued == 0 && s->failed == SL_OK && !s->opt.no_overlap;
+}
+
+sl_status sl_stage_prepare(sl_stage *s, const sl_block *block) {
+    /* Rows that attend elsewhere share what is remembered of visits with the block under way. */
+    if (s->is_prepared || !sl_stage_is_queued(s) || s->visits || s->n_sets == 1) return SL_OK;
+    const sl_status st = sl_stage_take_in(s, (s->set + 1) % s->n_sets, block);
+    s->is_prepared = 1;
+    sl_stage_note_failure(s, st, sl_error_message(), 1);
+    return SL_OK;
+}
+
 sl_status sl_stage_run(sl_stage *s, const sl_block *block, sl_block_result *result) {
     s->block = block;
     s->result = result;
@@ -44,7 +57,9 @@ sl_status sl_stage_run(sl_stage *s, const sl_block *block, sl_block_result *resu
     if (s->is_first) SL_TRY(sl_stage_wait_sent(s, s->set)); /* others receive into what is free */
     s->wait_s += sl_clock_s() - t0;
 
-    sl_status st = s->failed == SL_OK ? sl_stage_take_in(s, block) : s->failed;
+    sl_status st = s->failed;
+    if (st == SL_OK && !s->is_prepared) st = sl_stage_take_in(s, s->set, block);
+    s->is_prepared = 0;
     if (st == SL_OK && s->is_last) st = sl_block_result_reserve(result, sl_block_n_wanted(block));
     sl_stage_note_failure(s, st, sl_error_message(), 1);
 
@@ -68,6 +83,9 @@ sl_status sl_stage_run(sl_stage *s, const sl_block *block, sl_block_result *resu
                                   .hidden_travels = s->travels,
                                   .n_places = s->n_places};
     SL_TRY(sl_sweep_make(&shape, &s->sweep));
+    s->n_unqueued = 0;
+    for (int i = 0; i < s->sweep.n_tasks; i++)
+        s->n_unqueued += s->sweep.task[i].queue == SL_QUEUE_COMPUTE;
     SL_TRY(sl_stage_begin_sweep(s));
     const sl_task_runner runner = sl_stage_runner(s);
     double wait_s = 0.0;

@@ -70,6 +70,14 @@ sl_block_limits sl_stage_limits(const sl_stage *stage);
  * on.  At most one block is expected; without a call sl_stage_run() expects its own. */
 void sl_stage_expect(sl_stage *stage, const sl_block *block);
 
+/* Whether all computations of the block under way are queued, so that the next may be prepared. */
+int sl_stage_is_queued(const sl_stage *stage);
+
+/* While a block is computed: lays out the block that will be run next as soon as the one under way
+ * does not need the place; to be called at every turn, with the same block.  A failure comes out in
+ * the result of the block under way. */
+sl_status sl_stage_prepare(sl_stage *stage, const sl_block *block);
+
 /* Moves hidden states along; to be called while waiting for anything else.
  * Errors: the hand-off is broken. */
 sl_status sl_stage_progress(sl_stage *stage);

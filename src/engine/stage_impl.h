@@ -123,7 +123,8 @@ struct sl_stage {
     sl_event *epoch; /* the device's clock: recorded when a sweep begins, at epoch_s */
     double epoch_s;
     int epoch_is_done;
-    sl_stage_rows *mb; /* [num_micro_batches] */
+    sl_stage_rows *mb[SL_STAGE_SETS]; /* [num_micro_batches]: the next block's rows are laid out
+                                       * beside those of the block under way */
     int n_sets;
     void **hidden[SL_STAGE_SETS];        /* [num_micro_batches] rows, where it is computed */
     unsigned char **wire[SL_STAGE_SETS]; /* [num_micro_batches] rows, host; may be the same memory
@@ -134,8 +135,10 @@ struct sl_stage {
     sl_stage_departure *departure[SL_STAGE_SETS]; /* [num_micro_batches] */
     int expects;                                  /* 1: the next block is expected */
     int left_set;                                 /* of the micro-batch that departed last */
-    sl_choice_ask *ask; /* [ask_room], last rank: of the block's choices */
-    int ask_room;
+    sl_choice_ask *ask[SL_STAGE_SETS]; /* [ask_room], last rank: of the block's choices */
+    int ask_room[SL_STAGE_SETS];
+    int n_unqueued;          /* computations of the sweep that have not been queued */
+    int is_prepared;         /* 1: the next block is laid out */
     const sl_block *block;   /* being computed */
     sl_block_result *result; /* last rank, being filled */
     int set;                 /* of the block being computed */
@@ -162,6 +165,11 @@ static inline int sl_stage_n_layers(const sl_stage *s) {
     return s->opt.last_layer - s->opt.first_layer;
 }
 
+/* The rows of a micro-batch of the block under way. */
+static inline sl_stage_rows *sl_stage_rows_of(const sl_stage *s, int mb) {
+    return &s->mb[s->set][mb];
+}
+
 static inline sl_pinned_from sl_stage_pinned(const sl_stage *s) {
     return (sl_pinned_from){s->cpu, s->opt.backend, s->device, s->opt.backend->ops->hollow};
 }
@@ -169,8 +177,12 @@ static inline sl_pinned_from sl_stage_pinned(const sl_stage *s) {
 /* Remembers the first failure; those that follow are its echo. */
 void sl_stage_note_failure(sl_stage *s, sl_status status, const char *message, int add_rank);
 
-/* stage_rows.c: applies the header to this rank's state and lays out the block's rows. */
-sl_status sl_stage_take_in(sl_stage *s, const sl_block *block);
+/* stage_rows.c: applies the header to this rank's state and lays out the block's rows in a set. */
+sl_status sl_stage_take_in(sl_stage *s, int set, const sl_block *block);
+
+/* stage_rehearse.c: calls what a sweep calls once, on a device, before time counts.  The pages are
+ * there, and no sequence is.  Errors: SL_ERR_DEVICE, SL_ERR_NOMEM. */
+sl_status sl_stage_rehearse(sl_stage *s);
 
 /* stage_tasks.c: the executor's runner. */
 sl_task_runner sl_stage_runner(sl_stage *s);

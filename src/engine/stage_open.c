@@ -17,6 +17,29 @@ static sl_status open_rows(const sl_stage *s, sl_stage_rows *m) {
     return SL_OK;
 }
 
+static sl_status open_set(sl_stage *s, int set) {
+    const int k = s->opt.num_micro_batches;
+    s->mb[set] = calloc((size_t)k, sizeof *s->mb[set]);
+    s->ask_room[set] = s->opt.max_rows;
+    s->ask[set] = calloc((size_t)s->ask_room[set], sizeof *s->ask[set]);
+    if (!s->mb[set] || !s->ask[set]) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
+    for (int i = 0; i < k; i++) SL_TRY(open_rows(s, &s->mb[set][i]));
+    return SL_OK;
+}
+
+static void close_set(sl_stage *s, int set) {
+    for (int i = 0; s->mb[set] && i < s->opt.num_micro_batches; i++) {
+        sl_stage_rows *m = &s->mb[set][i];
+        free(m->token);
+        free(m->position);
+        free(m->wanted);
+        free(m->segment);
+        free(m->visitor);
+    }
+    free(s->mb[set]);
+    free(s->ask[set]);
+}
+
 static sl_status open_hidden(sl_stage *s) {
     const size_t k = (size_t)s->opt.num_micro_batches;
     const sl_pinned_from host = sl_stage_pinned(s);
@@ -102,6 +125,7 @@ sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out,
     s->config = *sl_source_config(o->source);
     s->opt.source = NULL;
     s->device = o->backend->ops->device;
+    if (s->device) sl_clock_sleep_finely();
     s->is_first = sl_transport_is_first(o->transport);
     s->is_last = sl_transport_is_last(o->transport);
     sl_stage_plan plan;
@@ -113,15 +137,12 @@ sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out,
     SL_GO(sl_program_open(&program, &s->program));
     SL_GO(sl_slots_open(o->n_slots, o->max_context, s->is_last, &s->slots));
     SL_GO(sl_executor_open(&s->executor));
-    s->mb = calloc((size_t)o->num_micro_batches, sizeof *s->mb);
     s->visit = calloc((size_t)o->num_micro_batches, 1);
-    s->ask_room = o->max_rows;
-    s->ask = calloc((size_t)s->ask_room, sizeof *s->ask);
-    if (!s->mb || !s->visit || !s->ask) {
+    if (!s->visit) {
         st = SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
         goto fail;
     }
-    for (int i = 0; i < o->num_micro_batches; i++) SL_GO(open_rows(s, &s->mb[i]));
+    for (int set = 0; set < s->n_sets; set++) SL_GO(open_set(s, set));
     SL_GO(open_hidden(s));
     SL_GO(sl_stage_wire_open(s));
     SL_GO(open_lanes(s));
@@ -154,7 +175,7 @@ sl_status sl_stage_open_pages(sl_stage *s, const int n_pages[SL_TIER_COUNT]) {
     SL_TRY(sl_kv_open(&kv, &s->kv));
     SL_TRY(sl_slots_open_kept(&s->slots, sl_kv_n_kept_max(s->kv)));
     s->taken_at_start = sl_tier_n_taken(s->cpu) + (s->gpu ? sl_tier_n_taken(s->gpu) : 0);
-    return SL_OK;
+    return sl_stage_rehearse(s);
 }
 
 static void close_hidden(sl_stage *s) {
@@ -185,16 +206,8 @@ void sl_stage_close(sl_stage *s) {
     if (s->device) (void)s->device->drain(s->opt.backend);
     sl_stage_wire_close(s);
     close_hidden(s);
-    for (int i = 0; s->mb && i < s->opt.num_micro_batches; i++) {
-        free(s->mb[i].token);
-        free(s->mb[i].position);
-        free(s->mb[i].wanted);
-        free(s->mb[i].segment);
-        free(s->mb[i].visitor);
-    }
-    free(s->mb);
+    for (int set = 0; set < SL_STAGE_SETS; set++) close_set(s, set);
     free(s->visit);
-    free(s->ask);
     for (int i = 0; s->device && i < s->n_work; i++) {
         s->device->event_close(s->opt.backend, s->work[i].begin);
         s->device->event_close(s->opt.backend, s->work[i].end);

@@ -117,10 +117,10 @@ static sl_status set_visitors(sl_stage *s, int mb, sl_stage_rows *m) {
 }
 
 /* Gives the rows to a device: all together, and each part that attends there. */
-static sl_status bind(sl_stage *s, int mb, sl_stage_rows *m) {
+static sl_status bind(sl_stage *s, int set, int mb, sl_stage_rows *m) {
     const sl_backend_ops *op = s->opt.backend->ops;
     if (!op->bind_rows) return SL_OK;
-    const int number = (s->set * s->opt.num_micro_batches + mb) * (1 + SL_ROW_PARTS);
+    const int number = (set * s->opt.num_micro_batches + mb) * (1 + SL_ROW_PARTS);
     SL_TRY(op->bind_rows(s->opt.backend, number, &m->rows));
     if (m->rows.n_segments > 0) {
         m->part[0].rows.device = m->rows.device;
@@ -133,7 +133,8 @@ static sl_status bind(sl_stage *s, int mb, sl_stage_rows *m) {
 }
 
 /* Lays out the rows of one micro-batch from its header. */
-static sl_status lay_out(sl_stage *s, const sl_block *b, int mb, sl_stage_rows *m) {
+static sl_status lay_out(sl_stage *s, const sl_block *b, int set, int mb) {
+    sl_stage_rows *m = &s->mb[set][mb];
     const sl_block_micro_batch *header = &b->micro_batch[mb];
     int row = 0;
     m->rows = (sl_rows){.token = m->token, .position = m->position, .wanted = m->wanted};
@@ -153,17 +154,16 @@ static sl_status lay_out(sl_stage *s, const sl_block *b, int mb, sl_stage_rows *
         m->rows.segment = m->segment;
     }
     SL_TRY(set_visitors(s, mb, m));
-    return bind(s, mb, m);
+    return bind(s, set, mb, m);
 }
 
 /* What is asked of the micro-batch's wanted rows, and whether the device can answer by itself while
- * the host goes on; where other ranks wait for the tokens, they are chosen at once. */
-static void note_asks(sl_stage *s, const sl_block *b, int mb) {
+ * the host goes on. */
+static void note_asks(sl_stage *s, const sl_block *b, int set, int mb) {
     const sl_block_micro_batch *header = &b->micro_batch[mb];
-    sl_stage_rows *m = &s->mb[mb];
-    sl_choice_ask *ask = s->ask + m->choice0;
-    m->is_begun =
-        s->opt.transport->n_ranks == 1 && sl_program_can_begin_head(s->program, m->rows.n_wanted);
+    sl_stage_rows *m = &s->mb[set][mb];
+    sl_choice_ask *ask = s->ask[set] + m->choice0;
+    m->is_begun = sl_program_can_begin_head(s->program, m->rows.n_wanted);
     for (int i = 0; i < header->n_segments; i++) {
         const sl_block_segment *seg = &b->segment[header->segment0 + i];
         for (int r = 0; r < seg->n_rows; r++) {
@@ -174,31 +174,31 @@ static void note_asks(sl_stage *s, const sl_block *b, int mb) {
     }
 }
 
-static sl_status reserve_asks(sl_stage *s, int n) {
-    if (n <= s->ask_room) return SL_OK;
-    sl_choice_ask *grown = realloc(s->ask, (size_t)n * sizeof *grown);
+static sl_status reserve_asks(sl_stage *s, int set, int n) {
+    if (n <= s->ask_room[set]) return SL_OK;
+    sl_choice_ask *grown = realloc(s->ask[set], (size_t)n * sizeof *grown);
     if (!grown) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory for %d choices", n);
-    s->ask = grown;
-    s->ask_room = n;
+    s->ask[set] = grown;
+    s->ask_room[set] = n;
     return SL_OK;
 }
 
-sl_status sl_stage_take_in(sl_stage *s, const sl_block *b) {
+sl_status sl_stage_take_in(sl_stage *s, int set, const sl_block *b) {
     for (int i = 0; i < b->n_ops; i++) SL_TRY(apply_op(s, &b->op[i]));
     int choice0 = 0;
     for (int m = 0; m < b->n_micro_batches; m++) {
         if (b->micro_batch[m].n_segments > s->opt.micro_batch)
             return SL_FAIL(SL_ERR_COMM, "a micro-batch of %d sequences, at most %d",
                            b->micro_batch[m].n_segments, s->opt.micro_batch);
-        SL_TRY(lay_out(s, b, m, &s->mb[m]));
-        s->mb[m].choice0 = choice0;
-        choice0 += s->mb[m].rows.n_wanted;
+        SL_TRY(lay_out(s, b, set, m));
+        s->mb[set][m].choice0 = choice0;
+        choice0 += s->mb[set][m].rows.n_wanted;
     }
     if (!s->is_last) return SL_OK;
-    SL_TRY(reserve_asks(s, choice0));
+    SL_TRY(reserve_asks(s, set, choice0));
     for (int m = 0; m < b->n_micro_batches; m++) {
-        note_asks(s, b, m);
-        if (choice0 > SL_BEGUN_ROWS) s->mb[m].is_begun = 0;
+        note_asks(s, b, set, m);
+        if (choice0 > SL_BEGUN_ROWS) s->mb[set][m].is_begun = 0;
     }
     return SL_OK;
 }

@@ -121,9 +121,9 @@ static sl_status account_device(sl_stage *s, const sl_task *task) {
 /* ---- computation ---- */
 
 static sl_status choose(sl_stage *s, const sl_task *task) {
-    const sl_stage_rows *m = &s->mb[task->micro_batch];
+    const sl_stage_rows *m = sl_stage_rows_of(s, task->micro_batch);
     const sl_layer_weights *head = sl_weights_layer(s->weights, s->config.n_layers);
-    const sl_choice_ask *ask = s->ask + m->choice0;
+    const sl_choice_ask *ask = s->ask[s->set] + m->choice0;
     if (m->is_begun)
         return sl_program_begin_head(s->program, head, &m->rows, hidden_of(s, task), ask);
     return sl_program_head(s->program, head, &m->rows, hidden_of(s, task), ask,
@@ -132,15 +132,15 @@ static sl_status choose(sl_stage *s, const sl_task *task) {
 
 /* The tokens of a head that is done on the device. */
 static sl_status fetch_choices(sl_stage *s, const sl_task *task) {
-    const sl_stage_rows *m = &s->mb[task->micro_batch];
+    const sl_stage_rows *m = sl_stage_rows_of(s, task->micro_batch);
     if (task->kind != SL_TASK_HEAD || !m->is_begun) return SL_OK;
-    return sl_program_end_head(s->program, m->rows.n_wanted, s->ask + m->choice0,
+    return sl_program_end_head(s->program, m->rows.n_wanted, s->ask[s->set] + m->choice0,
                                s->result->choice + m->choice0);
 }
 
 static sl_status compute_before(sl_stage *s, const sl_task *task) {
     const int mb = task->micro_batch, layer = task->layer - s->opt.first_layer;
-    sl_stage_rows *m = &s->mb[mb];
+    sl_stage_rows *m = sl_stage_rows_of(s, mb);
     void *hidden = hidden_of(s, task);
     /* Hidden states that travel have no place of their own before. */
     if (from_wire(s, task) && s->own_wire && s->travels) {
@@ -165,14 +165,14 @@ static sl_status compute_before(sl_stage *s, const sl_task *task) {
 
 static sl_status compute_after(sl_stage *s, const sl_task *task) {
     return sl_program_after(s->program, sl_weights_layer(s->weights, task->layer),
-                            s->mb[task->micro_batch].rows.n_rows, lane_of(s, task),
+                            sl_stage_rows_of(s, task->micro_batch)->rows.n_rows, lane_of(s, task),
                             hidden_of(s, task));
 }
 
 /* ---- attention on the host ---- */
 
 static int host_rows_of(const sl_stage *s, int mb) {
-    const sl_stage_rows *m = &s->mb[mb];
+    const sl_stage_rows *m = sl_stage_rows_of(s, mb);
     return m->part[m->host_part].rows.n_rows;
 }
 
@@ -186,14 +186,14 @@ static sl_status copy_small(sl_stage *s, const sl_task *task) {
     if (asks)
         return s->device->copy(s->opt.backend, SL_STREAM_ASK, s->lane[lane].ask,
                                sl_program_outbox(s->program, lane), bytes);
-    const int row0 = s->mb[mb].part[s->mb[mb].host_part].row0;
+    const int row0 = sl_stage_rows_of(s, mb)->part[sl_stage_rows_of(s, mb)->host_part].row0;
     return s->device->copy(s->opt.backend, SL_STREAM_ANSWER,
                            sl_program_inbox(s->program, lane, row0), s->lane[lane].answer, bytes);
 }
 
 static sl_status start_attention(sl_stage *s, const sl_task *task, sl_ticket *ticket_out) {
     const int mb = task->micro_batch, lane_number = lane_of(s, task);
-    const sl_stage_rows *m = &s->mb[mb];
+    const sl_stage_rows *m = sl_stage_rows_of(s, mb);
     const sl_stage_part *part = &m->part[m->host_part];
     sl_stage_lane *lane = &s->lane[lane_number];
     const int n = part->rows.n_rows, per_slot = sl_kv_pages_for(s->opt.max_context);
@@ -234,7 +234,7 @@ static sl_status start_attention(sl_stage *s, const sl_task *task, sl_ticket *ti
 
 static sl_status visit(sl_stage *s, const sl_task *task) {
     const int mb = task->micro_batch, layer = task->layer - s->opt.first_layer;
-    const int n_rows = s->mb[mb].rows.n_rows, place = task->place;
+    const int n_rows = sl_stage_rows_of(s, mb)->rows.n_rows, place = task->place;
     const int brings = task->kind == SL_TASK_VISIT_FETCH || task->kind == SL_TASK_VISIT_UPLOAD;
     const int hidden = s->travels && !(brings ? from_wire(s, task) : is_last_layer(s, task));
     size_t *bytes = &work_of(s, task)->bytes;
@@ -288,7 +288,7 @@ static sl_status perform(sl_stage *s, const sl_task *task) {
     switch (task->kind) {
     case SL_TASK_EMBED:
         return sl_program_embed(s->program, sl_weights_layer(s->weights, SL_LAYER_EMBED),
-                                &s->mb[mb].rows, hidden_of(s, task));
+                                &sl_stage_rows_of(s, mb)->rows, hidden_of(s, task));
     case SL_TASK_LAYER:
         SL_TRY(compute_before(s, task));
         return compute_after(s, task);
@@ -351,6 +351,7 @@ static sl_status start_task(void *context, const sl_task *task, sl_ticket *ticke
     sl_stage_work *w = work_of(s, task);
     w->begin_s = sl_clock_s();
     w->bytes = 0;
+    s->n_unqueued -= task->queue == SL_QUEUE_COMPUTE;
     if (task->kind == SL_TASK_RECEIVE) { /* expected before */
         *ticket_out = UNDER_WAY;
         return SL_OK;
@@ -394,7 +395,8 @@ static sl_status chain_task(void *context, const sl_task *task, const sl_task *d
     }
     /* Choosing tokens in one call waits for what is queued before it; other ranks wait for this one
      * meanwhile. */
-    const int blocks = task->kind == SL_TASK_HEAD && !s->mb[task->micro_batch].is_begun &&
+    const int blocks = task->kind == SL_TASK_HEAD &&
+                       !sl_stage_rows_of(s, task->micro_batch)->is_begun &&
                        s->opt.transport->n_ranks > 1;
     *chained_out = stream >= 0 && before >= 0 && !blocks && s->failed == SL_OK;
     if (!*chained_out || stream == before) return SL_OK;
