@@ -39,6 +39,7 @@ enum {
     ROWS_STEP = 64,      /* between the tiles' sizes */
     PROCESSORS = 132,    /* of an H100 or H200 */
     COST_OF_BLOCK = 32,  /* what a block takes besides its products, in rows */
+    COST_OF_LEAST = 206, /* all of two blocks of ROWS_STEP that share a processor, or of one */
     LEAST_CHUNKS = 4,    /* of a part of k */
     ALIGN = 1024         /* of tiles */
 };
@@ -344,8 +345,9 @@ static int choose_rows(const wgmma_args *a, int fit) {
     int best = ROWS_STEP;
     for (int rows = ROWS_STEP; rows <= MAX_ROWS; rows += ROWS_STEP) {
         const int64_t n_tiles = (a->n + rows - 1) / rows;
-        const int64_t cost =
-            (n_tiles * n_blocks + PROCESSORS - 1) / PROCESSORS * (rows + COST_OF_BLOCK);
+        const int64_t at_once = rows == ROWS_STEP ? 2 * PROCESSORS : PROCESSORS;
+        const int64_t waves = (n_tiles * n_blocks + at_once - 1) / at_once;
+        const int64_t cost = waves * (rows == ROWS_STEP ? COST_OF_LEAST : rows + COST_OF_BLOCK);
         if (n_tiles * rows > fit || cost > least) continue;
         least = cost;
         best = rows;
