@@ -34,62 +34,30 @@ sl_status sl_stage_finish(sl_stage *s) {
     return SL_OK;
 }
 
-int sl_stage_is_queued(const sl_stage *s) {
-    return s->n_unqueued == 0 && s->failed == SL_OK && !s->opt.no_overlap;
-}
-
-sl_status sl_stage_prepare(sl_stage *s, const sl_block *block) {
-    /* Rows that attend elsewhere share what is remembered of visits with the block under way. */
-    if (s->is_prepared || !sl_stage_is_queued(s) || s->visits || s->n_sets == 1) return SL_OK;
-    const sl_status st = sl_stage_take_in(s, (s->set + 1) % s->n_sets, block);
-    s->is_prepared = 1;
-    sl_stage_note_failure(s, st, sl_error_message(), 1);
-    return SL_OK;
-}
-
 sl_status sl_stage_run(sl_stage *s, const sl_block *block, sl_block_result *result) {
-    s->block = block;
     s->result = result;
     if (!s->expects) sl_stage_expect(s, block);
     s->expects = 0;
     s->set = (s->set + 1) % s->n_sets;
+    sl_stage_turn *turn = &s->turn[s->set];
+    turn->block = block;
     const double t0 = sl_clock_s();
     if (s->is_first) SL_TRY(sl_stage_wait_sent(s, s->set)); /* others receive into what is free */
     s->wait_s += sl_clock_s() - t0;
 
-    sl_status st = s->failed;
-    if (st == SL_OK && !s->is_prepared) st = sl_stage_take_in(s, s->set, block);
+    const int is_prepared = s->is_prepared;
     s->is_prepared = 0;
+    sl_status st = s->failed;
+    if (st == SL_OK && !is_prepared) st = sl_stage_take_in(s, s->set, block);
     if (st == SL_OK && s->is_last) st = sl_block_result_reserve(result, sl_block_n_wanted(block));
     sl_stage_note_failure(s, st, sl_error_message(), 1);
-
-    int bits = 0;
-    for (int m = 0; m < block->n_micro_batches; m++) {
-        if (s->failed != SL_OK) s->visit[m] = 0;
-        if (s->travels && s->opt.hidden.frac[SL_TIER_DISK] > 0.0)
-            s->visit[m] |= SL_VISIT_FETCH | SL_VISIT_WRITE;
-        bits |= s->visit[m];
-    }
-    const sl_sweep_shape shape = {.first_layer = s->opt.first_layer,
-                                  .last_layer = s->opt.last_layer,
-                                  .is_first_rank = s->is_first,
-                                  .is_last_rank = s->is_last,
-                                  .n_micro_batches = block->n_micro_batches,
-                                  .is_fetched = s->is_fetched,
-                                  .is_uploaded = s->is_uploaded,
-                                  .has_device = s->device != NULL,
-                                  .is_direct = s->direct,
-                                  .visit = bits ? s->visit : NULL,
-                                  .hidden_travels = s->travels,
-                                  .n_places = s->n_places};
-    SL_TRY(sl_sweep_make(&shape, &s->sweep));
+    if (!is_prepared) SL_TRY(sl_stage_begin_sweep(s, SL_STREAM_COMPUTE));
     s->n_unqueued = 0;
-    for (int i = 0; i < s->sweep.n_tasks; i++)
-        s->n_unqueued += s->sweep.task[i].queue == SL_QUEUE_COMPUTE;
-    SL_TRY(sl_stage_begin_sweep(s));
+    for (int i = 0; i < turn->sweep.n_tasks; i++)
+        s->n_unqueued += turn->sweep.task[i].queue == SL_QUEUE_COMPUTE;
     const sl_task_runner runner = sl_stage_runner(s);
     double wait_s = 0.0;
-    SL_TRY(sl_executor_run(s->executor, &s->sweep, &runner, s->opt.no_overlap, &wait_s));
+    SL_TRY(sl_executor_run(s->executor, &turn->sweep, &runner, s->opt.no_overlap, &wait_s));
     s->wait_s += wait_s;
     s->sweep_s += sl_clock_s() - t0;
     /* After a failure work may still be queued on buffers that are about to be used again. */

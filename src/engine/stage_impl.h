@@ -89,12 +89,28 @@ typedef struct {
     void **page;           /* [host_rows, pages of a full context] */
 } sl_stage_lane;
 
-/* What is remembered of a task of the sweep under way. */
+/* What is remembered of a task of a sweep. */
 typedef struct {
     sl_event *begin, *end; /* devices only */
     double begin_s;
     size_t bytes;
+    int is_queued; /* ahead of its sweep */
 } sl_stage_work;
+
+/* A block and its sweep: what the header asks for, and how far it is done. */
+typedef struct {
+    const sl_block *block;
+    sl_stage_rows *mb;  /* [num_micro_batches] */
+    sl_choice_ask *ask; /* [ask_room], last rank: of the block's choices */
+    int ask_room;
+    sl_sweep sweep;
+    sl_stage_work *work; /* [n_work] by task number */
+    int n_work;
+    sl_event *epoch; /* the device's clock: recorded when the sweep begins, at epoch_s */
+    double epoch_s;
+    int epoch_is_done;
+    int next_ahead, n_ahead; /* task to look at next; tasks queued ahead of the sweep */
+} sl_stage_turn;
 
 struct sl_stage {
     sl_stage_options opt;
@@ -115,16 +131,11 @@ struct sl_stage {
     sl_stage_lane *lane; /* [n_lanes], with host_rows > 0 */
     sl_slots slots;
     sl_executor *executor;
-    sl_sweep sweep;
     unsigned char *is_fetched, *is_uploaded; /* [layers of the slice] */
     unsigned char *visit;                    /* [num_micro_batches] SL_VISIT_... of the block */
-    sl_stage_work *work;                     /* [n_work] by task number */
-    int n_work;
-    sl_event *epoch; /* the device's clock: recorded when a sweep begins, at epoch_s */
-    double epoch_s;
-    int epoch_is_done;
-    sl_stage_rows *mb[SL_STAGE_SETS]; /* [num_micro_batches]: the next block's rows are laid out
-                                       * beside those of the block under way */
+    sl_stage_turn turn[SL_STAGE_SETS]; /* by set: the next block is prepared beside the one under
+                                        * way */
+    int is_resident;                   /* 1: nothing of the slice moves during a sweep */
     int n_sets;
     void **hidden[SL_STAGE_SETS];        /* [num_micro_batches] rows, where it is computed */
     unsigned char **wire[SL_STAGE_SETS]; /* [num_micro_batches] rows, host; may be the same memory
@@ -135,11 +146,8 @@ struct sl_stage {
     sl_stage_departure *departure[SL_STAGE_SETS]; /* [num_micro_batches] */
     int expects;                                  /* 1: the next block is expected */
     int left_set;                                 /* of the micro-batch that departed last */
-    sl_choice_ask *ask[SL_STAGE_SETS]; /* [ask_room], last rank: of the block's choices */
-    int ask_room[SL_STAGE_SETS];
     int n_unqueued;          /* computations of the sweep that have not been queued */
     int is_prepared;         /* 1: the next block is laid out */
-    const sl_block *block;   /* being computed */
     sl_block_result *result; /* last rank, being filled */
     int set;                 /* of the block being computed */
     sl_status failed;        /* first failure seen here or before; sticks */
@@ -167,7 +175,7 @@ static inline int sl_stage_n_layers(const sl_stage *s) {
 
 /* The rows of a micro-batch of the block under way. */
 static inline sl_stage_rows *sl_stage_rows_of(const sl_stage *s, int mb) {
-    return &s->mb[s->set][mb];
+    return &s->turn[s->set].mb[mb];
 }
 
 static inline sl_pinned_from sl_stage_pinned(const sl_stage *s) {
@@ -188,8 +196,11 @@ sl_status sl_stage_rehearse(sl_stage *s);
 sl_task_runner sl_stage_runner(sl_stage *s);
 /* Something is over: into the counters, and to who listens. */
 void sl_stage_account(sl_stage *s, const sl_span *span);
-/* Makes room for what is remembered of the sweep's tasks, and sets the device's clock. */
-sl_status sl_stage_begin_sweep(sl_stage *s);
+/* Makes the sweep of the block at hand, and room for what is remembered of its tasks, and sets the
+ * device's clock by a stream that has nothing to do. */
+sl_status sl_stage_begin_sweep(sl_stage *s, sl_stream idle);
+/* Queues a computation of the block at hand before its sweep is run. */
+sl_status sl_stage_queue_ahead(sl_stage *s, const sl_task *task);
 
 /* stage_wire.c: hidden states on their way in and out. */
 sl_status sl_stage_wire_open(sl_stage *s);
@@ -197,6 +208,8 @@ void sl_stage_wire_close(sl_stage *s);
 /* The micro-batch has left the slice.  Errors of these three: the hand-off is broken. */
 sl_status sl_stage_depart(sl_stage *s, int mb);
 sl_status sl_stage_wait_sent(sl_stage *s, int set);
+/* Whether hidden states of the set are still to leave. */
+int sl_stage_is_sending(const sl_stage *s, int set);
 /* Whether the device may still be at transfers. */
 int sl_stage_has_wire_work(const sl_stage *s);
 /* The work has come to its end. */

@@ -17,27 +17,34 @@ static sl_status open_rows(const sl_stage *s, sl_stage_rows *m) {
     return SL_OK;
 }
 
-static sl_status open_set(sl_stage *s, int set) {
+static sl_status open_turn(sl_stage *s, sl_stage_turn *t) {
     const int k = s->opt.num_micro_batches;
-    s->mb[set] = calloc((size_t)k, sizeof *s->mb[set]);
-    s->ask_room[set] = s->opt.max_rows;
-    s->ask[set] = calloc((size_t)s->ask_room[set], sizeof *s->ask[set]);
-    if (!s->mb[set] || !s->ask[set]) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
-    for (int i = 0; i < k; i++) SL_TRY(open_rows(s, &s->mb[set][i]));
-    return SL_OK;
+    t->mb = calloc((size_t)k, sizeof *t->mb);
+    t->ask_room = s->opt.max_rows;
+    t->ask = calloc((size_t)t->ask_room, sizeof *t->ask);
+    if (!t->mb || !t->ask) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
+    for (int i = 0; i < k; i++) SL_TRY(open_rows(s, &t->mb[i]));
+    return s->device ? s->device->event_open(s->opt.backend, &t->epoch) : SL_OK;
 }
 
-static void close_set(sl_stage *s, int set) {
-    for (int i = 0; s->mb[set] && i < s->opt.num_micro_batches; i++) {
-        sl_stage_rows *m = &s->mb[set][i];
+static void close_turn(sl_stage *s, sl_stage_turn *t) {
+    for (int i = 0; t->mb && i < s->opt.num_micro_batches; i++) {
+        sl_stage_rows *m = &t->mb[i];
         free(m->token);
         free(m->position);
         free(m->wanted);
         free(m->segment);
         free(m->visitor);
     }
-    free(s->mb[set]);
-    free(s->ask[set]);
+    for (int i = 0; s->device && i < t->n_work; i++) {
+        s->device->event_close(s->opt.backend, t->work[i].begin);
+        s->device->event_close(s->opt.backend, t->work[i].end);
+    }
+    if (s->device) s->device->event_close(s->opt.backend, t->epoch);
+    sl_sweep_free(&t->sweep);
+    free(t->work);
+    free(t->mb);
+    free(t->ask);
 }
 
 static sl_status open_hidden(sl_stage *s) {
@@ -93,10 +100,12 @@ static sl_status open_weights(sl_stage *s, const sl_source *source, sl_stage_pla
     s->is_uploaded = calloc((size_t)n_layers, 1);
     if (!s->is_fetched || !s->is_uploaded)
         return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
+    s->is_resident = !s->travels;
     for (int l = 0; l < n_layers; l++) {
         const int layer = s->opt.first_layer + l;
         s->is_fetched[l] = (unsigned char)sl_weights_is_on_disk(s->weights, layer);
         s->is_uploaded[l] = (unsigned char)sl_weights_is_uploaded_layer(s->weights, layer);
+        if (s->is_fetched[l] || s->is_uploaded[l]) s->is_resident = 0;
     }
     return SL_OK;
 }
@@ -142,7 +151,7 @@ sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out,
         st = SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
         goto fail;
     }
-    for (int set = 0; set < s->n_sets; set++) SL_GO(open_set(s, set));
+    for (int set = 0; set < s->n_sets; set++) SL_GO(open_turn(s, &s->turn[set]));
     SL_GO(open_hidden(s));
     SL_GO(sl_stage_wire_open(s));
     SL_GO(open_lanes(s));
@@ -206,17 +215,10 @@ void sl_stage_close(sl_stage *s) {
     if (s->device) (void)s->device->drain(s->opt.backend);
     sl_stage_wire_close(s);
     close_hidden(s);
-    for (int set = 0; set < SL_STAGE_SETS; set++) close_set(s, set);
+    for (int set = 0; set < SL_STAGE_SETS; set++) close_turn(s, &s->turn[set]);
     free(s->visit);
-    for (int i = 0; s->device && i < s->n_work; i++) {
-        s->device->event_close(s->opt.backend, s->work[i].begin);
-        s->device->event_close(s->opt.backend, s->work[i].end);
-    }
-    if (s->device) s->device->event_close(s->opt.backend, s->epoch);
-    free(s->work);
     free(s->is_fetched);
     free(s->is_uploaded);
-    sl_sweep_free(&s->sweep);
     sl_executor_close(s->executor);
     sl_slots_close(&s->slots);
     sl_kv_visits_close(s->visits);

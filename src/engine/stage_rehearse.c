@@ -100,7 +100,7 @@ sl_status sl_stage_rehearse(sl_stage *s) {
     int32_t *pages = malloc((size_t)n_held * sizeof *pages);
     if (!pages) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory");
     for (int i = 0; i < n_held; i++) pages[i] = i;
-    sl_stage_rows *m = &s->mb[0][0];
+    sl_stage_rows *m = &s->turn[0].mb[0];
     void *hidden = s->hidden[0][0];
     lay_out(s, m, length, 0, pages);
     sl_status st = compute(s, m, layer, hidden);

@@ -134,7 +134,7 @@ static sl_status bind(sl_stage *s, int set, int mb, sl_stage_rows *m) {
 
 /* Lays out the rows of one micro-batch from its header. */
 static sl_status lay_out(sl_stage *s, const sl_block *b, int set, int mb) {
-    sl_stage_rows *m = &s->mb[set][mb];
+    sl_stage_rows *m = &s->turn[set].mb[mb];
     const sl_block_micro_batch *header = &b->micro_batch[mb];
     int row = 0;
     m->rows = (sl_rows){.token = m->token, .position = m->position, .wanted = m->wanted};
@@ -161,8 +161,8 @@ static sl_status lay_out(sl_stage *s, const sl_block *b, int set, int mb) {
  * the host goes on. */
 static void note_asks(sl_stage *s, const sl_block *b, int set, int mb) {
     const sl_block_micro_batch *header = &b->micro_batch[mb];
-    sl_stage_rows *m = &s->mb[set][mb];
-    sl_choice_ask *ask = s->ask[set] + m->choice0;
+    sl_stage_rows *m = &s->turn[set].mb[mb];
+    sl_choice_ask *ask = s->turn[set].ask + m->choice0;
     m->is_begun = sl_program_can_begin_head(s->program, m->rows.n_wanted);
     for (int i = 0; i < header->n_segments; i++) {
         const sl_block_segment *seg = &b->segment[header->segment0 + i];
@@ -175,11 +175,11 @@ static void note_asks(sl_stage *s, const sl_block *b, int set, int mb) {
 }
 
 static sl_status reserve_asks(sl_stage *s, int set, int n) {
-    if (n <= s->ask_room[set]) return SL_OK;
-    sl_choice_ask *grown = realloc(s->ask[set], (size_t)n * sizeof *grown);
+    if (n <= s->turn[set].ask_room) return SL_OK;
+    sl_choice_ask *grown = realloc(s->turn[set].ask, (size_t)n * sizeof *grown);
     if (!grown) return SL_FAIL(SL_ERR_NOMEM, "stage: out of host memory for %d choices", n);
-    s->ask[set] = grown;
-    s->ask_room[set] = n;
+    s->turn[set].ask = grown;
+    s->turn[set].ask_room = n;
     return SL_OK;
 }
 
@@ -191,14 +191,14 @@ sl_status sl_stage_take_in(sl_stage *s, int set, const sl_block *b) {
             return SL_FAIL(SL_ERR_COMM, "a micro-batch of %d sequences, at most %d",
                            b->micro_batch[m].n_segments, s->opt.micro_batch);
         SL_TRY(lay_out(s, b, set, m));
-        s->mb[set][m].choice0 = choice0;
-        choice0 += s->mb[set][m].rows.n_wanted;
+        s->turn[set].mb[m].choice0 = choice0;
+        choice0 += s->turn[set].mb[m].rows.n_wanted;
     }
     if (!s->is_last) return SL_OK;
     SL_TRY(reserve_asks(s, set, choice0));
     for (int m = 0; m < b->n_micro_batches; m++) {
         note_asks(s, b, set, m);
-        if (choice0 > SL_BEGUN_ROWS) s->mb[set][m].is_begun = 0;
+        if (choice0 > SL_BEGUN_ROWS) s->turn[set].mb[m].is_begun = 0;
     }
     return SL_OK;
 }

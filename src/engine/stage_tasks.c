@@ -11,11 +11,11 @@
 static const sl_ticket UNDER_WAY = 1;
 
 static int number_of(const sl_stage *s, const sl_task *task) {
-    return (int)(task - s->sweep.task);
+    return (int)(task - s->turn[s->set].sweep.task);
 }
 
 static sl_stage_work *work_of(const sl_stage *s, const sl_task *task) {
-    return &s->work[number_of(s, task)];
+    return &s->turn[s->set].work[number_of(s, task)];
 }
 
 /* Which stream of the device a queue's tasks go to; -1: none. */
@@ -38,12 +38,12 @@ static int stream_of(const sl_stage *s, sl_queue queue) {
 }
 
 static size_t hidden_bytes(const sl_stage *s, int mb) {
-    return (size_t)s->block->micro_batch[mb].n_rows * sl_stage_row_bytes(s);
+    return (size_t)s->turn[s->set].block->micro_batch[mb].n_rows * sl_stage_row_bytes(s);
 }
 
 static int lane_of(const sl_stage *s, const sl_task *task) {
-    const int item =
-        (task->layer - s->opt.first_layer) * s->block->n_micro_batches + task->micro_batch;
+    const int item = (task->layer - s->opt.first_layer) * s->turn[s->set].block->n_micro_batches +
+                     task->micro_batch;
     return item % s->n_lanes;
 }
 
@@ -111,10 +111,11 @@ static void account(sl_stage *s, const sl_task *task, double begin_s, double end
 
 static sl_status account_device(sl_stage *s, const sl_task *task) {
     const sl_stage_work *w = work_of(s, task);
+    const sl_stage_turn *t = &s->turn[s->set];
     double begin_s, end_s;
-    SL_TRY(s->device->elapsed(s->opt.backend, s->epoch, w->begin, &begin_s));
+    SL_TRY(s->device->elapsed(s->opt.backend, t->epoch, w->begin, &begin_s));
     SL_TRY(s->device->elapsed(s->opt.backend, w->begin, w->end, &end_s));
-    account(s, task, s->epoch_s + begin_s, s->epoch_s + begin_s + end_s);
+    account(s, task, t->epoch_s + begin_s, t->epoch_s + begin_s + end_s);
     return SL_OK;
 }
 
@@ -123,7 +124,7 @@ static sl_status account_device(sl_stage *s, const sl_task *task) {
 static sl_status choose(sl_stage *s, const sl_task *task) {
     const sl_stage_rows *m = sl_stage_rows_of(s, task->micro_batch);
     const sl_layer_weights *head = sl_weights_layer(s->weights, s->config.n_layers);
-    const sl_choice_ask *ask = s->ask[s->set] + m->choice0;
+    const sl_choice_ask *ask = s->turn[s->set].ask + m->choice0;
     if (m->is_begun)
         return sl_program_begin_head(s->program, head, &m->rows, hidden_of(s, task), ask);
     return sl_program_head(s->program, head, &m->rows, hidden_of(s, task), ask,
@@ -134,7 +135,7 @@ static sl_status choose(sl_stage *s, const sl_task *task) {
 static sl_status fetch_choices(sl_stage *s, const sl_task *task) {
     const sl_stage_rows *m = sl_stage_rows_of(s, task->micro_batch);
     if (task->kind != SL_TASK_HEAD || !m->is_begun) return SL_OK;
-    return sl_program_end_head(s->program, m->rows.n_wanted, s->ask[s->set] + m->choice0,
+    return sl_program_end_head(s->program, m->rows.n_wanted, s->turn[s->set].ask + m->choice0,
                                s->result->choice + m->choice0);
 }
 
@@ -358,6 +359,10 @@ static sl_status start_task(void *context, const sl_task *task, sl_ticket *ticke
     }
     if (task->kind == SL_TASK_SEND) return sl_stage_depart(s, task->micro_batch);
     if (s->failed != SL_OK) return SL_OK; /* nothing worth computing any more */
+    if (w->is_queued) {
+        *ticket_out = UNDER_WAY;
+        return SL_OK;
+    }
     sl_status st;
     const int stream = stream_of(s, task->queue);
     if (is_polled(task)) {
@@ -418,12 +423,13 @@ static sl_status poll_work(sl_stage *s, const sl_task *task, sl_ticket ticket, i
         SL_TRY(visit_is_done(s, task, done_out));
         end_s = sl_clock_s();
     } else {
+        sl_stage_turn *t = &s->turn[s->set];
         SL_TRY(s->device->is_done(s->opt.backend, work_of(s, task)->end, done_out));
         /* Where ranks share a device, a copy may be over before computation's stream has its turn.
          */
-        if (*done_out && !s->epoch_is_done)
-            SL_TRY(s->device->is_done(s->opt.backend, s->epoch, &s->epoch_is_done));
-        *done_out = *done_out && s->epoch_is_done;
+        if (*done_out && !t->epoch_is_done)
+            SL_TRY(s->device->is_done(s->opt.backend, t->epoch, &t->epoch_is_done));
+        *done_out = *done_out && t->epoch_is_done;
         if (!*done_out) return SL_OK;
         SL_TRY(account_device(s, task));
         return fetch_choices(s, task);
@@ -459,23 +465,54 @@ sl_task_runner sl_stage_runner(sl_stage *s) {
                             .progress = progress};
 }
 
-sl_status sl_stage_begin_sweep(sl_stage *s) {
-    const int n = s->sweep.n_tasks;
-    if (n > s->n_work) {
-        sl_stage_work *work = realloc(s->work, (size_t)n * sizeof *work);
-        if (!work) return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %d tasks", n);
-        s->work = work;
-        memset(work + s->n_work, 0, (size_t)(n - s->n_work) * sizeof *work);
-        const int from = s->n_work;
-        s->n_work = n;
-        for (int i = from; s->device && i < n; i++) {
-            SL_TRY(s->device->event_open(s->opt.backend, &work[i].begin));
-            SL_TRY(s->device->event_open(s->opt.backend, &work[i].end));
-        }
+sl_status sl_stage_queue_ahead(sl_stage *s, const sl_task *task) {
+    SL_TRY(start_on_stream(s, task, SL_STREAM_COMPUTE));
+    work_of(s, task)->is_queued = 1;
+    return SL_OK;
+}
+
+static sl_status reserve_work(sl_stage *s, sl_stage_turn *t, int n) {
+    if (n <= t->n_work) return SL_OK;
+    sl_stage_work *work = realloc(t->work, (size_t)n * sizeof *work);
+    if (!work) return SL_FAIL(SL_ERR_NOMEM, "out of host memory for %d tasks", n);
+    t->work = work;
+    memset(work + t->n_work, 0, (size_t)(n - t->n_work) * sizeof *work);
+    const int from = t->n_work;
+    t->n_work = n;
+    for (int i = from; s->device && i < n; i++) {
+        SL_TRY(s->device->event_open(s->opt.backend, &work[i].begin));
+        SL_TRY(s->device->event_open(s->opt.backend, &work[i].end));
     }
+    return SL_OK;
+}
+
+sl_status sl_stage_begin_sweep(sl_stage *s, sl_stream idle) {
+    sl_stage_turn *t = &s->turn[s->set];
+    int bits = 0;
+    for (int m = 0; m < t->block->n_micro_batches; m++) {
+        if (s->failed != SL_OK) s->visit[m] = 0;
+        if (s->travels && s->opt.hidden.frac[SL_TIER_DISK] > 0.0)
+            s->visit[m] |= SL_VISIT_FETCH | SL_VISIT_WRITE;
+        bits |= s->visit[m];
+    }
+    const sl_sweep_shape shape = {.first_layer = s->opt.first_layer,
+                                  .last_layer = s->opt.last_layer,
+                                  .is_first_rank = s->is_first,
+                                  .is_last_rank = s->is_last,
+                                  .n_micro_batches = t->block->n_micro_batches,
+                                  .is_fetched = s->is_fetched,
+                                  .is_uploaded = s->is_uploaded,
+                                  .has_device = s->device != NULL,
+                                  .is_direct = s->direct,
+                                  .visit = bits ? s->visit : NULL,
+                                  .hidden_travels = s->travels,
+                                  .n_places = s->n_places};
+    SL_TRY(sl_sweep_make(&shape, &t->sweep));
+    SL_TRY(reserve_work(s, t, t->sweep.n_tasks));
+    for (int i = 0; i < t->sweep.n_tasks; i++) t->work[i].is_queued = 0;
+    t->next_ahead = t->n_ahead = 0;
     if (!s->device) return SL_OK;
-    if (!s->epoch) SL_TRY(s->device->event_open(s->opt.backend, &s->epoch));
-    s->epoch_s = sl_clock_s();
-    s->epoch_is_done = 0;
-    return s->device->record(s->opt.backend, SL_STREAM_COMPUTE, s->epoch);
+    t->epoch_s = sl_clock_s();
+    t->epoch_is_done = 0;
+    return s->device->record(s->opt.backend, idle, t->epoch);
 }

@@ -251,7 +251,7 @@ sl_status sl_stage_depart(sl_stage *s, int mb) {
     sl_transport *t = s->opt.transport;
     sl_stage_departure *d = &s->departure[s->set][mb];
     s->left_set = s->set;
-    d->bytes = (size_t)s->block->micro_batch[mb].n_rows * sl_stage_row_bytes(s);
+    d->bytes = (size_t)s->turn[s->set].block->micro_batch[mb].n_rows * sl_stage_row_bytes(s);
     d->state = SL_WIRE_WANTED;
     d->credit = SL_CREDIT_ROOM;
     if (!s->direct) return put_on_wire(s, s->set, mb);
@@ -320,7 +320,7 @@ sl_status sl_stage_progress(sl_stage *s) {
     return s->is_first ? SL_OK : advance_arrivals(s);
 }
 
-static int is_sending(const sl_stage *s, int set) {
+int sl_stage_is_sending(const sl_stage *s, int set) {
     for (int mb = 0; s->departure[set] && mb < s->opt.num_micro_batches; mb++)
         if (s->departure[set][mb].state != SL_WIRE_IDLE) return 1;
     return 0;
@@ -328,7 +328,7 @@ static int is_sending(const sl_stage *s, int set) {
 
 int sl_stage_is_handing_on(const sl_stage *s) {
     for (int set = 0; set < s->n_sets; set++)
-        if (is_sending(s, set)) return 1;
+        if (sl_stage_is_sending(s, set)) return 1;
     return 0;
 }
 
@@ -341,9 +341,9 @@ int sl_stage_has_wire_work(const sl_stage *s) {
 
 sl_status sl_stage_wait_sent(sl_stage *s, int set) {
     double pause_s = 0.0;
-    while (is_sending(s, set)) {
+    while (sl_stage_is_sending(s, set)) {
         SL_TRY(sl_stage_progress(s));
-        if (is_sending(s, set)) sl_executor_pause(&pause_s);
+        if (sl_stage_is_sending(s, set)) sl_executor_pause(&pause_s);
     }
     return SL_OK;
 }

@@ -21,7 +21,8 @@ sl_status sl_pace_step(sl_pace *pace, sl_engine *engine, int *done_out) {
     const double amount[SL_HISTORY_COUNT] = {(double)n_prefill, (double)n_decode,
                                              (double)n_admitted, (double)n_shared, 0};
     sl_history_add(&pace->history, start_s, end_s, amount);
-    if (n_prefill > 0) {
+    /* Blocks are formed ahead of their sweeps: the engine knows what was under way. */
+    if (after.prefill_s > before.prefill_s) {
         pace->prefill_s += spent_s;
     } else {
         pace->decode_s += spent_s;

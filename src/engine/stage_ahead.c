@@ -1,0 +1,59 @@
+/* The next block beside the one under way, so that a device goes from one to the other without
+ * waiting for the host. */
+#include "engine/stage_impl.h"
+
+/* Computations of the next block behind the last of the one under way: enough for the time in which
+ * the host hands hidden states on and comes to the next sweep. */
+enum { MOST_AHEAD = 4 };
+
+int sl_stage_is_queued(const sl_stage *s) {
+    return s->n_unqueued == 0 && s->failed == SL_OK && !s->opt.no_overlap;
+}
+
+/* Whether the hidden states that the micro-batch begins with are there when the device comes to it:
+ * its buffer is free, or they are on the device's stream. */
+static sl_status await_hidden(sl_stage *s, int mb, int *may_out) {
+    const sl_stage_arrival *a = &s->arrival[s->set][mb];
+    *may_out = s->is_first ? !sl_stage_is_sending(s, s->set)
+                           : a->state == SL_WIRE_RAISED || a->state == SL_WIRE_HERE;
+    if (s->is_first || a->state != SL_WIRE_RAISED) return SL_OK;
+    return s->device->wait(s->opt.backend, SL_STREAM_COMPUTE, a->end);
+}
+
+/* Queues the next computation of the block at hand, in the order of its sweep. */
+static sl_status queue_next(sl_stage *s) {
+    sl_stage_turn *t = &s->turn[s->set];
+    while (t->next_ahead < t->sweep.n_tasks &&
+           t->sweep.task[t->next_ahead].queue != SL_QUEUE_COMPUTE)
+        t->next_ahead++;
+    if (t->n_ahead == MOST_AHEAD || t->next_ahead == t->sweep.n_tasks) return SL_OK;
+    const sl_task *task = &t->sweep.task[t->next_ahead];
+    int may = task->kind == SL_TASK_LAYER;
+    const int is_entry =
+        task->kind == SL_TASK_EMBED || (!s->is_first && task->layer == s->opt.first_layer);
+    if (is_entry) SL_TRY(await_hidden(s, task->micro_batch, &may));
+    if (!may) return SL_OK;
+    SL_TRY(sl_stage_queue_ahead(s, task));
+    t->next_ahead++;
+    t->n_ahead++;
+    return SL_OK;
+}
+
+sl_status sl_stage_prepare(sl_stage *s, const sl_block *block) {
+    /* Rows that attend elsewhere share what is remembered of visits with the block under way. */
+    if (!sl_stage_is_queued(s) || s->visits || s->travels || s->n_sets == 1) return SL_OK;
+    const int now = s->set;
+    s->set = (now + 1) % s->n_sets;
+    s->turn[s->set].block = block;
+    sl_status st = SL_OK;
+    if (!s->is_prepared) {
+        st = sl_stage_take_in(s, s->set, block);
+        if (st == SL_OK) st = sl_stage_begin_sweep(s, SL_STREAM_ASK);
+        s->is_prepared = st == SL_OK;
+    } else if (s->device && s->is_resident) {
+        st = queue_next(s);
+    }
+    s->set = now;
+    sl_stage_note_failure(s, st, sl_error_message(), 1);
+    return SL_OK;
+}
