@@ -108,6 +108,7 @@ sl_status sl_engine_open(const sl_source *source, sl_backend *backend, sl_transp
     }
     const sl_model_config *c = sl_source_config(source);
     int64_t max_pages[SL_TIER_COUNT] = {0};
+    sl_pulse_set_busy(policy->pulse, sl_transport_is_first(transport));
     st = e ? open_local(e, source, max_pages) : SL_FAIL(SL_ERR_NOMEM, "engine: out of host memory");
     if (st != SL_OK && policy->on_failure)
         policy->on_failure(policy->failure_user, sl_error_message());
@@ -120,9 +121,11 @@ sl_status sl_engine_open(const sl_source *source, sl_backend *backend, sl_transp
     if (st != SL_OK) goto fail;
     *policy = e->policy;
     *out = e;
+    sl_pulse_set_busy(policy->pulse, 0);
     return SL_OK;
 
 fail:
+    sl_pulse_set_busy(policy->pulse, 0);
     sl_engine_close(e);
     return st;
 }

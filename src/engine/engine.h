@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/pulse.h"
 #include "base/status.h"
 #include "engine/backend.h"
 #include "engine/host_attention.h"
@@ -65,6 +66,9 @@ typedef struct {
      * by what is handed to them; with failure_user.  From the engine's thread. */
     void (*on_failure)(void *user, const char *message);
     void *failure_user;
+    /* Moves with all that gets done; on the first rank busy in open and step, where ranks work
+     * together.  For a thread that watches this one; borrowed until close. */
+    sl_pulse *pulse;
 } sl_policy;
 
 /* Fills in the defaults: cache_dtype F16, no disk, everything else "choose". */

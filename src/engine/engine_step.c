@@ -57,6 +57,7 @@ static sl_status take_result(sl_engine *e, int wait, int *taken_out) {
     if (wait) sl_stage_waited(e->stage);
     *taken_out = data != NULL;
     if (!data) return SL_OK;
+    sl_pulse_count(e->policy.pulse);
     e->received_bytes += bytes;
     const sl_status st = sl_block_result_read(data, bytes, &e->result);
     free(data);
@@ -75,6 +76,7 @@ static sl_status stop_pipeline(sl_engine *e, sl_status why) {
         void *data = NULL;
         size_t bytes = 0;
         SL_TRY(wait_message(e, t->n_ranks - 1, SL_CHANNEL_RESULT, &data, &bytes));
+        sl_pulse_count(e->policy.pulse);
         const sl_status read = sl_block_result_read(data, bytes, &e->result);
         free(data);
         if (read != SL_OK) return read;
@@ -99,6 +101,7 @@ static sl_status form_next(sl_engine *e) {
     e->is_prefill[e->next.number % (uint64_t)e->policy.blocks_in_flight] = (uint8_t)has_prefill;
     e->waits_for_prefill += has_prefill;
     e->n_blocks++;
+    sl_pulse_count(e->policy.pulse);
     return send_header(e, &e->next);
 }
 
@@ -160,6 +163,7 @@ static sl_status step_first(sl_engine *e, int *done_out) {
 /* Reads the next block's header and passes it on.  *data is freed. */
 static sl_status take_header(sl_engine *e, void *data, size_t bytes) {
     const sl_block_limits limits = sl_stage_limits(e->stage);
+    sl_pulse_count(e->policy.pulse);
     e->received_bytes += bytes;
     const sl_status st = sl_block_read(data, bytes, &limits, &e->next);
     free(data);
@@ -240,7 +244,12 @@ sl_status sl_engine_step(sl_engine *e, int *done_out) {
     *done_out = 0;
     if (!e->started) sl_stage_start(e->stage);
     e->started = 1;
-    if (e->sched) return step_first(e, done_out);
+    if (e->sched) {
+        sl_pulse_set_busy(e->policy.pulse, 1);
+        const sl_status st = step_first(e, done_out);
+        sl_pulse_set_busy(e->policy.pulse, 0);
+        return st;
+    }
     if (e->stopped) {
         *done_out = 1;
         return SL_OK;

@@ -78,5 +78,6 @@ sl_stage_options sl_settle_stage(const sl_policy *p, const sl_seat *seats) {
                               .on_span = p->on_span,
                               .span_user = p->span_user,
                               .on_failure = p->on_failure,
-                              .failure_user = p->failure_user};
+                              .failure_user = p->failure_user,
+                              .pulse = p->pulse};
 }

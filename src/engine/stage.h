@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/pulse.h"
 #include "base/status.h"
 #include "engine/backend.h"
 #include "engine/block.h"
@@ -45,6 +46,7 @@ typedef struct {
     void *span_user;
     void (*on_failure)(void *user, const char *message); /* may be NULL */
     void *failure_user;
+    sl_pulse *pulse; /* borrowed until close; may be NULL */
     /* Called between tasks while a block is computed: the moment to look for the next one's header.
      * May be NULL.  Errors: the hand-off is broken. */
     sl_status (*on_turn)(void *user);

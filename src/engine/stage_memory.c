@@ -53,7 +53,8 @@ sl_weights_options sl_stage_weights_options(const sl_stage *s, const sl_source *
                                 .disk_budget_bytes = s->opt.disk_budget_bytes,
                                 .be = s->opt.backend,
                                 .device = s->device,
-                                .hollow = s->opt.backend->ops->hollow};
+                                .hollow = s->opt.backend->ops->hollow,
+                                .pulse = s->opt.pulse};
 }
 
 sl_program_options sl_stage_program_options(const sl_stage *s) {

@@ -357,13 +357,17 @@ static sl_status start_task(void *context, const sl_task *task, sl_ticket *ticke
         *ticket_out = UNDER_WAY;
         return SL_OK;
     }
-    if (task->kind == SL_TASK_SEND) return sl_stage_depart(s, task->micro_batch);
+    if (task->kind == SL_TASK_SEND) {
+        sl_pulse_count(s->opt.pulse);
+        return sl_stage_depart(s, task->micro_batch);
+    }
     if (s->failed != SL_OK) return SL_OK; /* nothing worth computing any more */
     if (w->is_queued) {
         *ticket_out = UNDER_WAY;
         return SL_OK;
     }
     sl_status st;
+    sl_pulse_begin(s->opt.pulse, name_of(task->kind), task->layer);
     const int stream = stream_of(s, task->queue);
     if (is_polled(task)) {
         st = start_polled(s, task, ticket_out);
@@ -381,6 +385,7 @@ static sl_status start_task(void *context, const sl_task *task, sl_ticket *ticke
     }
     /* A failed start leaves nothing that could be asked for. */
     if (st != SL_OK) *ticket_out = 0;
+    if (*ticket_out == 0) sl_pulse_end(s->opt.pulse);
     sl_stage_note_failure(s, st, sl_error_message(), 1);
     return SL_OK;
 }
@@ -442,11 +447,13 @@ static sl_status poll_task(void *context, const sl_task *task, sl_ticket ticket,
     sl_stage *s = context;
     if (task->kind == SL_TASK_RECEIVE) {
         *done_out = s->arrival[s->set][task->micro_batch].state == SL_WIRE_HERE;
+        if (*done_out) sl_pulse_count(s->opt.pulse);
         return SL_OK;
     }
     const sl_status st = poll_work(s, task, ticket, done_out);
     sl_stage_note_failure(s, st, sl_error_message(), 1);
     if (st != SL_OK) *done_out = 1;
+    if (*done_out) sl_pulse_end(s->opt.pulse);
     return SL_OK;
 }
 

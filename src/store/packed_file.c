@@ -246,7 +246,7 @@ static sl_status make_if_missing(const char *path, const sl_packed_wanted *wante
         *made_out = 0;
         if (stat(path, &info) == 0) return SL_OK;
         if (errno != ENOENT) return SL_FAIL(SL_ERR_IO, "%s: %s", path, strerror(errno));
-        SL_TRY(sl_packed_await(path, &waited));
+        SL_TRY(sl_packed_await(path, wanted->pulse, &waited));
         if (waited) continue;
         *made_out = 1;
         return sl_packed_write(path, wanted, plan);

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/pulse.h"
 #include "base/status.h"
 #include "model/layout.h"
 #include "model/source.h"
@@ -25,6 +26,8 @@ typedef struct {
     int n_layers;                        /* of the slice */
     const sl_layout *layout;             /* [n_layers] */
     const unsigned char *const *on_disk; /* [n_layers][n_pieces]: 1 when the piece is disk-homed */
+    sl_pulse *pulse;                     /* counts pieces, and while another process is waited for;
+                                          * NULL is allowed */
 } sl_packed_wanted;
 
 typedef struct sl_packed_file sl_packed_file;

@@ -60,8 +60,9 @@ sl_status sl_packed_key(const sl_packed_wanted *wanted, const sl_packed_plan *pl
 sl_status sl_packed_write(const char *path, const sl_packed_wanted *wanted, sl_packed_plan *plan);
 
 /* Removes temporary files that dead processes left for `path`.  When a process that lives is making
- * the file, waits for its end and says so.  Errors: SL_ERR_IO, SL_ERR_NOMEM. */
-sl_status sl_packed_await(const char *path, int *waited_out);
+ * the file, waits for its end and says so; the pulse goes on meanwhile.  Errors: SL_ERR_IO,
+ * SL_ERR_NOMEM. */
+sl_status sl_packed_await(const char *path, sl_pulse *pulse, int *waited_out);
 
 /* The checksum of a plan or of a file's head, whose length it tells. */
 uint64_t sl_packed_checksum(const unsigned char *head);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "store/disk_impl.h"
 #include "store/packed_impl.h"
@@ -20,6 +21,8 @@ enum {
     MAX_TRIES = 100, /* temporary names of one process: threads, and processes of other hosts */
     N_BUFFERS = 2,   /* one piece is read while the other is written */
 };
+
+static const double LOOK_EVERY_S = 0.05; /* whether another process is still at it */
 
 static int lock(int fd, int how) {
     int rc;
@@ -57,19 +60,29 @@ static sl_status create_temporary(const char *path, char *name, int *fd_out) {
     return SL_FAIL(SL_ERR_IO, "create %s: this and %d more names are taken", name, MAX_TRIES - 1);
 }
 
+/* Until the maker lets go of its file, in its life or by its end.  0: that cannot be told. */
+static int await_maker(int fd, sl_pulse *pulse) {
+    while (lock(fd, LOCK_SH | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK) return 0;
+        sl_pulse_count(pulse);
+        sl_clock_sleep(LOOK_EVERY_S);
+    }
+    return 1;
+}
+
 /* Looks at one temporary file: removes a dead maker's, waits for a live one. */
-static void settle_temporary(const char *name, int *waited) {
+static void settle_temporary(const char *name, sl_pulse *pulse, int *waited) {
     const int fd = open(name, O_RDWR | O_CLOEXEC);
     if (fd < 0) return; /* gone, or another user's */
     if (lock(fd, LOCK_EX | LOCK_NB) == 0) {
         if (is_named(fd, name)) unlink(name);
-    } else if (errno == EWOULDBLOCK && lock(fd, LOCK_SH) == 0) {
-        *waited = 1;
+    } else if (errno == EWOULDBLOCK) {
+        *waited = await_maker(fd, pulse);
     }
     close(fd);
 }
 
-sl_status sl_packed_await(const char *path, int *waited_out) {
+sl_status sl_packed_await(const char *path, sl_pulse *pulse, int *waited_out) {
     const char *slash = strrchr(path, '/');
     const size_t dir_bytes = slash ? (size_t)(slash - path) : 0;
     char name[MAX_PATH];
@@ -87,7 +100,7 @@ sl_status sl_packed_await(const char *path, int *waited_out) {
     for (const struct dirent *e = readdir(dir); e && !waited; e = readdir(dir)) {
         if (strncmp(e->d_name, prefix, (size_t)n) != 0) continue;
         const int m = snprintf(name, sizeof name, "%.*s/%s", (int)dir_bytes, path, e->d_name);
-        if (m > 0 && (size_t)m < sizeof name) settle_temporary(name, &waited);
+        if (m > 0 && (size_t)m < sizeof name) settle_temporary(name, pulse, &waited);
     }
     closedir(dir);
     *waited_out = waited;
@@ -120,6 +133,7 @@ static sl_status write_pieces(sl_disk *disk, const sl_packed_wanted *wanted, sl_
         memset(buffer[b] + e->bytes, 0, padded - e->bytes);
         e->checksum = sl_hash(plan->top->key, buffer[b], padded);
         SL_TRY(sl_disk_write(disk, e->offset, padded, buffer[b], &ticket[b]));
+        sl_pulse_count(wanted->pulse);
     }
     for (int b = 0; b < N_BUFFERS; b++)
         if (ticket[b]) SL_TRY(sl_disk_wait(disk, ticket[b]));

@@ -183,12 +183,15 @@ typedef struct {
     const sl_source *source;
     const packed_layer *l;
     unsigned char *const *to; /* [n_pieces] host memory; NULL: not read now */
+    sl_pulse *pulse;
 } reading_layer;
 
 static sl_status read_piece(void *context, int piece) {
     const reading_layer *r = context;
     if (!r->to[piece]) return SL_OK;
-    return sl_layout_read(r->source, &r->l->layout, piece, r->to[piece]);
+    SL_TRY(sl_layout_read(r->source, &r->l->layout, piece, r->to[piece]));
+    sl_pulse_count(r->pulse);
+    return SL_OK;
 }
 
 /* Reads the layer's pieces that live in memory; those of a device by way of the staging buffer. */
@@ -204,7 +207,7 @@ static sl_status read_layer(sl_weights *w, const sl_source *source, packed_layer
         to[p] = next;
         next += piece_room(&l->layout.pieces[p]);
     }
-    const reading_layer reading = {source, l, to};
+    const reading_layer reading = {source, l, to, w->opt.pulse};
     sl_status st = w->opt.hollow ? SL_OK : sl_parallel_for(0, n, read_piece, (void *)&reading);
     for (int p = 0; st == SL_OK && w->opt.device && p < n; p++)
         if (fast[p])
@@ -315,7 +318,7 @@ static sl_status open_file(sl_weights *w, const sl_source *source) {
         for (int p = 0; p < l->layout.n_pieces; p++) flags[i][p] = l->home[p] == SL_TIER_DISK;
         on_disk[i] = flags[i];
     }
-    const sl_packed_wanted wanted = {source, w->n_packed, layout, on_disk};
+    const sl_packed_wanted wanted = {source, w->n_packed, layout, on_disk, w->opt.pulse};
     st = sl_packed_open(w->opt.disk_dir, &wanted, w->opt.disk_budget_bytes, NULL, &w->file);
     if (st == SL_OK) w->disk = sl_packed_disk(w->file);
 
@@ -376,11 +379,20 @@ sl_status sl_weights_open(const sl_weights_options *options, sl_tier *gpu, sl_ti
     w->cpu = cpu;
     if (w->size.loading_bytes)
         SL_GO(take_pinned(w, w->size.loading_bytes, "the loading buffer", &w->staging));
-    for (int i = 0; i < w->n_packed; i++) SL_GO(load_layer(w, options->source, &w->layer[i]));
+    for (int i = 0; i < w->n_packed; i++) {
+        sl_pulse_begin(options->pulse, "loading weights", w->layer[i].layer);
+        st = load_layer(w, options->source, &w->layer[i]);
+        sl_pulse_end(options->pulse);
+        if (st != SL_OK) goto fail;
+    }
     put_pinned(w, w->staging);
     w->staging = NULL;
-    if (w->size.resident_bytes[SL_TIER_DISK])
-        SL_GO(w->opt.hollow ? open_hollow(w) : open_file(w, options->source));
+    if (w->size.resident_bytes[SL_TIER_DISK]) {
+        sl_pulse_begin(options->pulse, "packing weights", -1);
+        st = w->opt.hollow ? open_hollow(w) : open_file(w, options->source);
+        sl_pulse_end(options->pulse);
+        if (st != SL_OK) goto fail;
+    }
     SL_GO(open_rings(w));
     if (w->has_embed && w->has_head && sl_source_config(options->source)->tied_head)
         w->layer[w->n_packed - 1].view.matrix[SL_ROLE_HEAD] =

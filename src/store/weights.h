@@ -13,6 +13,7 @@
 
 #include <stddef.h>
 
+#include "base/pulse.h"
 #include "base/status.h"
 #include "model/layout.h"
 #include "model/source.h"
@@ -63,6 +64,7 @@ typedef struct {
     struct sl_backend *be;       /* of `device` and `hollow`; borrowed until close */
     const sl_device_ops *device; /* NULL: the host computes */
     const sl_hollow_ops *hollow; /* of a backend that computes nothing: nothing is read; or NULL */
+    sl_pulse *pulse;             /* counts what is loaded; borrowed until open returns; or NULL */
 } sl_weights_options;
 
 typedef struct {

@@ -41,7 +41,7 @@ static inline void lay_out(model *m, sl_source *source, uint64_t mask_key) {
     const int n_layers = sl_source_config(source)->n_layers + 2;
     assert_true(n_layers <= MAX_LAYERS);
     *m = (model){.source = source};
-    m->wanted = (sl_packed_wanted){source, n_layers, m->layout, m->rows};
+    m->wanted = (sl_packed_wanted){source, n_layers, m->layout, m->rows, NULL};
     for (int i = 0; i < n_layers; i++) {
         assert_int_equal(sl_layout_make(source, i - 1, 0, &m->layout[i]), SL_OK);
         assert_true(m->layout[i].n_pieces <= MAX_PIECES);

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
@@ -163,28 +164,33 @@ static void packed_file_wanted_by_several_is_good_for_all(void **state) {
     close_model(&m);
 }
 
-/* Returns when the child is blocked on a file lock, as /proc/locks tells: "3: -> FLOCK ... PID". */
-static void await_blocked(pid_t child) {
-    char line[256], pid[32];
-    snprintf(pid, sizeof pid, " %ld ", (long)child);
-    for (;;) {
-        int found = 0;
-        FILE *f = fopen("/proc/locks", "r");
-        assert_non_null(f);
-        while (fgets(line, sizeof line, f))
-            found |= strstr(line, "-> FLOCK") != NULL && strstr(line, pid) != NULL;
-        fclose(f);
-        if (found) return;
-        assert_int_equal(waitpid(child, NULL, WNOHANG), 0); /* it did not wait */
-        usleep(1000);
-    }
+typedef struct {
+    const char *dir;
+    const model *m;
+    sl_packed_file *file;
+    sl_status status;
+} opening;
+
+static void *open_beside(void *argument) {
+    opening *o = argument;
+    o->status = sl_packed_open(o->dir, &o->m->wanted, SIZE_MAX, NULL, &o->file);
+    return NULL;
 }
 
-/* The test holds a maker's lock: the child must not make the file beside it, but wait; when the
- * lock goes without a file, it makes the file itself. */
+static void await_pulse(const sl_pulse *pulse, unsigned long n) {
+    sl_pulse_view view;
+    do {
+        usleep(1000);
+        sl_pulse_look(pulse, &view);
+    } while (view.n_done < n);
+}
+
+/* The test holds a maker's lock: another must not make the file beside it, but wait, with a pulse
+ * that goes on; when the lock goes without a file, it makes the file itself. */
 static void packed_file_in_the_making_is_waited_for(void **state) {
     model m;
     char path[4096], name[4200];
+    pthread_t thread;
     open_dummy(&m, small, 3, 0);
     sl_packed_file *file = must_open(*state, &m, 1);
     snprintf(path, sizeof path, "%s", sl_packed_path(file));
@@ -194,12 +200,18 @@ static void packed_file_in_the_making_is_waited_for(void **state) {
     const int fd = open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
     assert_true(fd >= 0);
     assert_int_equal(flock(fd, LOCK_EX), 0);
-    const pid_t child = start_maker(*state, &m);
-    await_blocked(child);
+    assert_int_equal(sl_pulse_open(&m.wanted.pulse), SL_OK);
+    opening o = {.dir = *state, .m = &m};
+    assert_int_equal(pthread_create(&thread, NULL, open_beside, &o), 0);
+    await_pulse(m.wanted.pulse, 3);
     assert_int_equal(count_files(*state, ""), 1); /* it has made nothing */
-    flock(fd, LOCK_UN); /* the child shares the open file: closing alone would not unlock it */
     close(fd);
-    assert_int_equal(status_of(child), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(o.status, SL_OK);
+    assert_int_equal(sl_packed_verify(o.file), SL_OK);
+    sl_packed_close(o.file);
+    sl_pulse_close(m.wanted.pulse);
+    m.wanted.pulse = NULL;
     assert_int_equal(count_files(*state, ".tmp."), 0);
     sl_packed_close(must_open(*state, &m, 0));
     close_model(&m);
