@@ -37,6 +37,7 @@ void sl_setup_options_init(sl_setup_options *options) {
                                   .expected_gen_len = 128,
                                   .expected_prompts = 1000,
                                   .timeout_s = SL_SETUP_TIMEOUT_S,
+                                  .stall_s = SL_SETUP_STALL_S,
                                   .patience_s = SL_SETUP_PATIENCE_S};
 }
 
@@ -58,8 +59,29 @@ static sl_status delay_for_tests(sl_transport **transport) {
     return sl_transport_open_delayed(*transport, delay_s, transport);
 }
 
+/* A rank tells now and then what it has got done, and any computer may be held up for a moment. */
+static sl_status check_stall(const sl_setup_options *o) {
+    if (o->stall_s == 0 || o->stall_s >= SL_SETUP_LEAST_STALL_S) return SL_OK;
+    return SL_FAIL(SL_ERR_ARG, "--stall-timeout: found %g, expected 0 or at least %g", o->stall_s,
+                   SL_SETUP_LEAST_STALL_S);
+}
+
+static sl_status open_watch(sl_setup *setup) {
+    const sl_setup_options *o = setup->options;
+    const sl_status st = sl_pulse_open(&setup->pulse);
+    const sl_watch_options watch = {.timeout_s = o->timeout_s,
+                                    .patience_s = o->patience_s,
+                                    .stall_s = o->stall_s,
+                                    .pulse = setup->pulse,
+                                    .quiet = o->quiet};
+    /* Collective: a rank without a pulse takes part. */
+    const sl_status watched = sl_watch_open(setup->launch, &watch, &setup->watch);
+    return st == SL_OK ? watched : st;
+}
+
 sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *options, sl_setup *out) {
     sl_setup setup = {.launch = launch, .options = options};
+    SL_TRY(check_stall(options));
     if (launch->simulated) {
         SL_TRY(sl_simulated_open_transport(launch->simulated, &setup.transport));
     } else if (launch->is_mpi) {
@@ -70,8 +92,7 @@ sl_status sl_setup_begin(const sl_launch *launch, const sl_setup_options *option
     setup.workload = sl_workload_uniform(options->expected_prompt_len, options->expected_gen_len,
                                          options->expected_prompts);
     sl_status st = launch->is_mpi ? delay_for_tests(&setup.transport) : SL_OK;
-    const sl_status watched = sl_watch_open(launch, options->timeout_s, options->patience_s,
-                                            options->quiet, &setup.watch);
+    const sl_status watched = open_watch(&setup);
     if (st == SL_OK) st = watched;
     st = sl_setup_agree(&setup, st);
     if (st != SL_OK) {
@@ -96,6 +117,7 @@ void sl_setup_close(sl_setup *setup, sl_status outcome) {
     sl_source_close(setup->source);
     free(setup->ranks);
     sl_watch_close(setup->watch, outcome);
+    sl_pulse_close(setup->pulse);
     *setup = (sl_setup){0};
 }
 
@@ -307,6 +329,7 @@ sl_status sl_setup_open(sl_setup *setup, int with_tokenizer, sl_token_callback o
         setup->policy.on_failure = sl_watch_tell;
         setup->policy.failure_user = setup->watch;
     }
+    setup->policy.pulse = setup->pulse;
     SL_TRY(sl_engine_open(setup->source, setup->backend, setup->transport, &setup->policy, on_token,
                           &setup->engine));
     SL_TRY(sl_setup_predict(setup));

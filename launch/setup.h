@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/pulse.h"
 #include "base/status.h"
 #include "commands.h"
 #include "engine/engine.h"
@@ -49,6 +50,7 @@ typedef struct {
     double max_latency_s;
     const char *metrics_path, *report_path, *trace_path;
     double timeout_s; /* silence after which a rank counts as lost */
+    double stall_s;   /* in which no rank gets anything done until all are ended; 0: any */
     int quiet;
     /* What a plan expects of the job; set by the command, no options. */
     int expected_prompt_len, expected_gen_len, expected_prompts;
@@ -81,6 +83,10 @@ extern const char *const sl_setup_qualities[]; /* "f16", "q8", "q4" */
 /* Together with what launchers take of their own, the end comes within ten seconds. */
 #define SL_SETUP_TIMEOUT_S  5.0
 #define SL_SETUP_PATIENCE_S 6.0
+
+/* One layer of a huge model takes minutes on a slow processor or from a slow disk. */
+#define SL_SETUP_STALL_S       600.0
+#define SL_SETUP_LEAST_STALL_S 1.0
 
 extern const char *const sl_setup_weights[];    /* "stored", "f32", "f16", "q8", "q4", "auto" */
 extern const char *const sl_setup_caches[];     /* "f16", "f32", "q8", "q4", "auto" */
@@ -491,6 +497,18 @@ extern const char *const sl_setup_transports[]; /* "auto", "mpi", "nccl" */
          1e6,                                                                                      \
          NULL,                                                                                     \
          NULL},                                                                                    \
+        {"stall-timeout",                                                                          \
+         0,                                                                                        \
+         SL_OPTION_REAL,                                                                           \
+         &(o).stall_s,                                                                             \
+         "S",                                                                                      \
+         "Seconds in which no rank gets anything done, although all are alive and there is work, " \
+         "after which all end; 0: never. It has to be more than one layer takes, to compute or "   \
+         "to read. Default 600.",                                                                  \
+         0,                                                                                        \
+         1e6,                                                                                      \
+         NULL,                                                                                     \
+         NULL},                                                                                    \
     {                                                                                              \
         "quiet", 'q', SL_OPTION_FLAG, &(o).quiet, NULL, "No progress and no report.", 0, 0, NULL,  \
             NULL                                                                                   \
@@ -507,7 +525,8 @@ typedef struct sl_setup {
     const sl_launch *launch;
     const sl_setup_options *options;
     sl_transport *transport;
-    sl_watch *watch;         /* NULL without MPI */
+    sl_pulse *pulse;         /* of this rank's work */
+    sl_watch *watch;         /* NULL: nothing is watched */
     size_t wire_bytes;       /* what it takes of this rank's GPU */
     sl_source *source;       /* closed once the engine is open */
     sl_model_config config;  /* copy of the source's */

@@ -64,13 +64,14 @@ static void stop(void *context, int rank, const char *reason) {
 
 /* ---- */
 
-sl_status sl_watch_open(const sl_launch *launch, double timeout_s, double patience_s, int quiet,
-                        sl_watch **out) {
+sl_status sl_watch_open(const sl_launch *launch, const sl_watch_options *o, sl_watch **out) {
     *out = NULL;
-    if (!launch->is_mpi || launch->simulated) return SL_OK;
+    if (launch->simulated || (!launch->is_mpi && o->stall_s <= 0)) return SL_OK;
     sl_watch *watch = calloc(1, sizeof *watch);
-    const sl_guard_options options = {.timeout_s = timeout_s,
-                                      .patience_s = patience_s,
+    const sl_guard_options options = {.timeout_s = o->timeout_s,
+                                      .patience_s = o->patience_s,
+                                      .stall_s = o->stall_s,
+                                      .pulse = o->pulse,
                                       .say = say,
                                       .end = end,
                                       .stop = stop,
@@ -78,30 +79,33 @@ sl_status sl_watch_open(const sl_launch *launch, double timeout_s, double patien
     if (!watch) return SL_FAIL(SL_ERR_NOMEM, "watch the other ranks: out of host memory");
     int n_unlinked = 0;
     watch->launch = launch;
-    sl_signals_catch(0, 0);
+    if (launch->is_mpi) sl_signals_catch(0, 0);
     const sl_status st = sl_guard_open(&launch->info, &options, &n_unlinked, &watch->guard);
     if (st != SL_OK) {
         free(watch);
         return st;
     }
-    sl_signals_set_guard(watch->guard);
-    if (n_unlinked > 0 && sl_launch_is_first(launch) && !quiet)
-        fprintf(stderr,
-                "sluice: note: %d of %d ranks cannot reach the first one over TCP; if their hosts "
-                "vanish, it is only noticed by MPI\n",
-                n_unlinked, launch->info.n_ranks);
+    if (launch->is_mpi) sl_signals_set_guard(watch->guard);
+    if (n_unlinked > 0 && sl_launch_is_first(launch) && !o->quiet)
+        fprintf(
+            stderr,
+            "sluice: note: %d of %d ranks cannot reach the first one over TCP; if their hosts "
+            "vanish, it is only noticed by MPI, and nobody notices when the work stands still\n",
+            n_unlinked, launch->info.n_ranks);
     *out = watch;
     return SL_OK;
 }
 
-void sl_watch_tell(void *watch, const char *message) {
-    if (watch) sl_guard_tell(((sl_watch *)watch)->guard, message);
+/* A rank without MPI has nobody to tell, and ends its own way. */
+void sl_watch_tell(void *context, const char *message) {
+    sl_watch *watch = context;
+    if (watch && watch->launch->is_mpi) sl_guard_tell(watch->guard, message);
 }
 
 void sl_watch_close(sl_watch *watch, sl_status outcome) {
     if (!watch) return;
     sl_guard *guard = watch->guard;
-    sl_signals_set_guard(NULL);
+    if (watch->launch->is_mpi) sl_signals_set_guard(NULL);
     sl_guard_close(guard, outcome);
     free(watch);
 }

@@ -8,18 +8,24 @@
 
 #include <stddef.h>
 
+#include "base/pulse.h"
 #include "commands.h"
 
 typedef struct sl_watch sl_watch;
 
-/* Collective.  Ranks watch each other from now on, and signals are noted; without MPI *out = NULL
- * and nothing happens.
- *   timeout_s   silence after which a rank counts as lost
- *   patience_s  time that all have to end by themselves after a failure or a signal
- *   quiet       no note about ranks that cannot be watched
+typedef struct {
+    double timeout_s;      /* silence after which a rank counts as lost */
+    double patience_s;     /* that all have to end by themselves after a failure or a signal */
+    double stall_s;        /* in which no rank gets anything done, although there is work; 0: any */
+    const sl_pulse *pulse; /* this rank's, borrowed until close */
+    int quiet;             /* no note about ranks that cannot be watched */
+} sl_watch_options;
+
+/* Collective.  Ranks watch each other from now on, and signals are noted.  Without MPI all that is
+ * watched is whether this rank gets anything done; what is neither watched so nor under MPI, and
+ * simulated ranks: *out = NULL, and nothing happens.
  * Errors: SL_ERR_COMM, SL_ERR_NOMEM, on this rank alone. */
-sl_status sl_watch_open(const sl_launch *launch, double timeout_s, double patience_s, int quiet,
-                        sl_watch **out);
+sl_status sl_watch_open(const sl_launch *launch, const sl_watch_options *options, sl_watch **out);
 
 /* A failure of this rank, with its message.  NULL is allowed. */
 void sl_watch_tell(void *watch, const char *message);

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "guard_wire.h"
 #include "mpi_check.h"
+#include "stall.h"
 
 enum { TICK_MS = 100 };
 
@@ -46,6 +47,7 @@ struct sl_guard {
     int has_thread;
     atomic_int signal, closing, is_ending;
     atomic_int signalled_rank;
+    sl_stall *stall;      /* first rank, if wanted */
     pthread_mutex_t lock; /* of told */
     char told[SL_GUARD_TEXT_BYTES];
     verdict why; /* the thread's own */
@@ -160,6 +162,8 @@ static int read_link(sl_guard *g, int i, double now_s) {
             return 1;
         }
         if (f.kind == SL_GUARD_BYE) g->said_bye[i] = 1;
+        if (f.kind == SL_GUARD_BEAT && g->stall)
+            sl_stall_note(g->stall, i, f.n_done, f.text, now_s);
         if (f.kind == SL_GUARD_FAILED || f.kind == SL_GUARD_SIGNALLED) take_trouble(g, &f, i);
     }
     if (got == 0) return 0;
@@ -188,10 +192,39 @@ static int check_silence(sl_guard *g, double now_s) {
     return 0;
 }
 
+/* First rank. */
+static int check_stall(sl_guard *g, double now_s, int was_held_up) {
+    sl_pulse_view mine;
+    char text[SL_GUARD_TEXT_BYTES];
+    int rank;
+    if (!g->stall || g->why.is_set) return 0;
+    sl_pulse_look(g->opt.pulse, &mine);
+    sl_stall_describe(&mine, text, sizeof text);
+    sl_stall_note(g->stall, 0, mine.n_done, text, now_s);
+    if (!mine.is_busy || was_held_up) sl_stall_forgive(g->stall, now_s);
+    if (!sl_stall_check(g->stall, now_s, &rank, text, sizeof text)) return 0;
+    note(g, rank, text);
+    end_ranks(g, 1);
+    return 1;
+}
+
+/* Signs of life come often enough for the bounds of silence and of standing still. */
+static double beat_every_s(const sl_guard *g) {
+    double s = BEAT_S;
+    if (g->opt.timeout_s / 5 < s) s = g->opt.timeout_s / 5;
+    if (g->opt.stall_s > 0 && g->opt.stall_s / 5 < s) s = g->opt.stall_s / 5;
+    return s;
+}
+
 static void beat(sl_guard *g, double now_s) {
-    const double every_s = g->opt.timeout_s / 5 < BEAT_S ? g->opt.timeout_s / 5 : BEAT_S;
-    if (now_s - g->beat_s < every_s) return;
-    const sl_guard_frame f = sl_guard_frame_of(SL_GUARD_BEAT, g->rank, "");
+    sl_pulse_view mine;
+    if (now_s - g->beat_s < beat_every_s(g)) return;
+    sl_guard_frame f = sl_guard_frame_of(SL_GUARD_BEAT, g->rank, "");
+    if (g->opt.pulse) {
+        sl_pulse_look(g->opt.pulse, &mine);
+        f.n_done = mine.n_done;
+        sl_stall_describe(&mine, f.text, sizeof f.text);
+    }
     write_all(g, &f, -1);
     g->beat_s = now_s;
 }
@@ -211,7 +244,8 @@ static void *watch(void *argument) {
     while (!atomic_load(&g->closing)) {
         wait_for_news(g);
         const double now_s = sl_clock_s();
-        for (int i = 0; now_s - before_s > HELD_UP_S && i < g->n_links; i++) g->heard_s[i] = now_s;
+        const int was_held_up = now_s - before_s > HELD_UP_S;
+        for (int i = 0; was_held_up && i < g->n_links; i++) g->heard_s[i] = now_s;
         before_s = now_s;
         if (read_links(g, now_s)) return NULL; /* a dead rank comes before the signals it causes */
         take_own_news(g);
@@ -220,6 +254,7 @@ static void *watch(void *argument) {
             end_ranks(g, 1);
             return NULL;
         }
+        if (check_stall(g, now_s, was_held_up)) return NULL;
         beat(g, now_s);
     }
     return NULL;
@@ -260,6 +295,10 @@ static void choose_speaker(sl_guard *g, const sl_mpi_info *info) {
 
 /* Collective, whatever happened on this rank before. */
 static sl_status meet(sl_guard *g, const sl_mpi_info *info, sl_status st, int *n_unlinked_out) {
+    if (g->n_ranks == 1) { /* nobody to meet, and maybe no MPI */
+        *n_unlinked_out = 0;
+        return st;
+    }
     sl_guard_address address = {.n_places = -1};
     int listen_fd = -1, n_linked = 0;
     if (is_first(g) && st == SL_OK)
@@ -302,6 +341,7 @@ static void free_guard(sl_guard *g) {
     for (int i = 0; g->link && i < g->n_links; i++) sl_guard_hang_up(&g->link[i]);
     if (g->wake >= 0) close(g->wake);
     pthread_mutex_destroy(&g->lock);
+    sl_stall_close(g->stall);
     free(g->wait);
     free(g->said_bye);
     free(g->heard_s);
@@ -322,6 +362,8 @@ sl_status sl_guard_open(const sl_mpi_info *info, const sl_guard_options *options
     pthread_mutex_init(&g->lock, NULL); /* cannot fail on Linux */
     choose_speaker(g, info);
     sl_status st = meet(g, info, take_memory(g), n_unlinked_out);
+    if (st == SL_OK && is_first(g) && g->opt.stall_s > 0 && g->opt.pulse && *n_unlinked_out == 0)
+        st = sl_stall_open(g->n_ranks, g->opt.stall_s, sl_clock_s(), &g->stall);
     if (st == SL_OK) st = start_thread(g);
     if (st != SL_OK) {
         free_guard(g);

@@ -3,13 +3,15 @@
  * A thread beside the one that computes holds a TCP connection to the first rank (the first rank:
  * to all), over which signs of life go.  A connection that closes is a rank that died; silence is a
  * host that vanished.  MPI itself tells neither in time.  A failure or a signal is told to all, and
- * when the ranks have not ended by themselves after some patience, they are made to.
+ * when the ranks have not ended by themselves after some patience, they are made to; so are ranks
+ * that all live, have work, and get nothing done.  One rank alone is watched for that, without MPI.
  * Layer: mpi.  May include: src.  Thread safety: open and close from the main thread; tell from
  * any; signal from a signal handler too.
  */
 #ifndef SL_MPI_GUARD_H
 #define SL_MPI_GUARD_H
 
+#include "base/pulse.h"
 #include "base/status.h"
 #include "session.h"
 
@@ -19,7 +21,12 @@ typedef struct sl_guard sl_guard;
 typedef struct {
     double timeout_s;  /* silence after which a rank counts as lost, > 0 */
     double patience_s; /* from a failure or a signal until ranks are made to end */
-    /* Tells the user: once over all ranks.  rank: whose fault; reason: without rank and host. */
+    /* Time without anything done on any rank while the first one is busy, until ranks are made to
+     * end; 0: any.  Ranks that are not watched may be at work unseen, so there has to be none. */
+    double stall_s;
+    const sl_pulse *pulse; /* this rank's, borrowed until close; NULL: it never moves */
+    /* Tells the user: once over all ranks.  rank: whose fault, -1: nobody's alone; reason: without
+     * rank and host. */
     void (*say)(void *context, int rank, const char *reason);
     /* Ends this process at once; where it returns, the guard is over. */
     void (*end)(void *context);
@@ -28,8 +35,8 @@ typedef struct {
     void *context;
 } sl_guard_options;
 
-/* Collective.  n_unlinked_out: ranks that could not reach the first one and are not watched.
- * Errors: SL_ERR_COMM, SL_ERR_NOMEM, on this rank alone. */
+/* Collective, with one rank without MPI.  n_unlinked_out: ranks that could not reach the first one
+ * and are not watched. Errors: SL_ERR_COMM, SL_ERR_NOMEM, on this rank alone. */
 sl_status sl_guard_open(const sl_mpi_info *info, const sl_guard_options *options,
                         int *n_unlinked_out, sl_guard **out);
 

@@ -16,7 +16,7 @@ enum { SL_GUARD_TEXT_BYTES = 480, SL_GUARD_KEY_BYTES = 32, SL_GUARD_MAX_PLACES =
 typedef enum {
     SL_GUARD_HELLO = 0x51ce0001, /* text: the key; told once by who connects */
     SL_GUARD_WELCOME,            /* text: the key; the answer */
-    SL_GUARD_BEAT,               /* a sign of life */
+    SL_GUARD_BEAT,               /* a sign of life; n_done, text: of the rank's pulse */
     SL_GUARD_FAILED,             /* rank: whose failure, text: its message */
     SL_GUARD_SIGNALLED,          /* rank: who got a signal, text: which */
     SL_GUARD_END,                /* end at once and say nothing: it has been said */
@@ -26,6 +26,7 @@ typedef enum {
 typedef struct {
     uint32_t kind;
     int32_t rank;
+    uint64_t n_done; /* beats only */
     char text[SL_GUARD_TEXT_BYTES];
 } sl_guard_frame;
 

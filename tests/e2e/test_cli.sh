@@ -41,7 +41,7 @@ expect 0 "$sluice" run --help
 for option in model input output overwrite resume no-resume format order max-tokens min-tokens \
     temperature top-k top-p min-p repetition-penalty frequency-penalty presence-penalty stop ignore-eos logprobs echo \
     micro-batch num-micro-batches max-rows blocks-in-flight max-context weights cache cpu-mem threads seed \
-    layers metrics-json trace quiet; do
+    layers metrics-json trace timeout stall-timeout quiet; do
     says out "--$option"
 done
 expect 0 "$sluice" serve --help
