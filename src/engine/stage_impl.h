@@ -1,6 +1,6 @@
 /* stage_impl.h - the inside of a stage, shared by stage.c (running), stage_rows.c (what a block
- * asks for), stage_tasks.c (the tasks), stage_wire.c (the hand-off), stage_open.c (memory). Layer:
- * engine, private.  Thread safety: one owner. */
+ * asks for), stage_turn.c (its sweep, and the next block), stage_tasks.c (the tasks), stage_wire.c
+ * (the hand-off), stage_open.c (memory). Layer: engine, private.  Thread safety: one owner. */
 #ifndef SL_ENGINE_STAGE_IMPL_H
 #define SL_ENGINE_STAGE_IMPL_H
 
@@ -188,6 +188,10 @@ void sl_stage_note_failure(sl_stage *s, sl_status status, const char *message, i
 /* stage_rows.c: applies the header to this rank's state and lays out the block's rows in a set. */
 sl_status sl_stage_take_in(sl_stage *s, int set, const sl_block *block);
 
+/* stage_turn.c: makes the sweep of the block at hand, and room for what is remembered of its tasks,
+ * and sets the device's clock by a stream that has nothing to do. */
+sl_status sl_stage_begin_sweep(sl_stage *s, sl_stream idle);
+
 /* stage_rehearse.c: calls what a sweep calls once, on a device, before time counts.  The pages are
  * there, and no sequence is.  Errors: SL_ERR_DEVICE, SL_ERR_NOMEM. */
 sl_status sl_stage_rehearse(sl_stage *s);
@@ -196,9 +200,6 @@ sl_status sl_stage_rehearse(sl_stage *s);
 sl_task_runner sl_stage_runner(sl_stage *s);
 /* Something is over: into the counters, and to who listens. */
 void sl_stage_account(sl_stage *s, const sl_span *span);
-/* Makes the sweep of the block at hand, and room for what is remembered of its tasks, and sets the
- * device's clock by a stream that has nothing to do. */
-sl_status sl_stage_begin_sweep(sl_stage *s, sl_stream idle);
 /* Queues a computation of the block at hand before its sweep is run. */
 sl_status sl_stage_queue_ahead(sl_stage *s, const sl_task *task);
 
