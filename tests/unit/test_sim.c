@@ -274,8 +274,8 @@ static void slow_wire_binds_the_pipeline(void **state) {
     assert_true(slow[0].end_s - slow[0].start_s >= (double)slow[0].stats.sent_bytes / 5e6);
 }
 
-/* Where nothing of a slice moves, the next block is ready before the one under way is over: the time
- * that a sweep takes of the host, here half of what it takes of the device, does not show. */
+/* Where nothing of a slice moves, the next block is ready before the one under way is over: the
+ * time that a sweep takes of the host, here half of what it takes of the device, does not show. */
 static void host_prepares_the_next_block_meanwhile(void **state) {
     (void)state;
     sim_job job = job_of("dummy:opt-1.3b", 1, 16, 64, 64);
