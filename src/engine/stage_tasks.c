@@ -187,7 +187,8 @@ static sl_status copy_small(sl_stage *s, const sl_task *task) {
     if (asks)
         return s->device->copy(s->opt.backend, SL_STREAM_ASK, s->lane[lane].ask,
                                sl_program_outbox(s->program, lane), bytes);
-    const int row0 = sl_stage_rows_of(s, mb)->part[sl_stage_rows_of(s, mb)->host_part].row0;
+    const sl_stage_rows *m = sl_stage_rows_of(s, mb);
+    const int row0 = m->part[m->host_part].row0;
     return s->device->copy(s->opt.backend, SL_STREAM_ANSWER,
                            sl_program_inbox(s->program, lane, row0), s->lane[lane].answer, bytes);
 }
