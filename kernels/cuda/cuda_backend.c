@@ -28,6 +28,7 @@ static void backend_close(sl_backend *be) {
         if (cuda->stream[i]) cudaStreamDestroy(cuda->stream[i]);
     (void)cudaGetLastError(); /* a failure of the work itself has been reported by who waited */
     sl_cuda_pool_free(&cuda->pool);
+    free(cuda->biases.run);
     free(cuda->logits_row);
     free(cuda->logits_scratch);
     free(cuda);
@@ -170,6 +171,8 @@ static const sl_backend_ops cuda_ops = {
     .add_positions = add_positions,
     .norm = norm,
     .linear = sl_cuda_op_linear,
+    .keep_bias = sl_cuda_keep_bias,
+    .forget_biases = sl_cuda_forget_biases,
     .logits = sl_cuda_op_logits,
     .rope = rope,
     .kv_append = kv_append,
@@ -286,6 +289,7 @@ size_t sl_cuda_overhead_bytes(const sl_cuda_options *options) {
     const size_t parts[] = {o.workspace_bytes,
                             o.unpack_bytes,
                             SL_CUDA_MAX_BIAS * sizeof(uint16_t),
+                            SL_CUDA_KEPT_BIASES * sizeof(uint16_t),
                             o.attend_bytes,
                             SL_CUDA_ASKED_ROWS * sizeof(sl_cuda_ask),
                             SL_CUDA_ASKED_ROWS * sizeof(sl_cuda_answer)};
@@ -298,10 +302,12 @@ size_t sl_cuda_overhead_bytes(const sl_cuda_options *options) {
 
 static sl_status open_buffers(sl_cuda *cuda, const sl_cuda_options *o) {
     const size_t workspace_bytes = o->workspace_bytes;
-    void *ask = NULL, *answer = NULL;
+    void *ask = NULL, *answer = NULL, *biases = NULL;
     SL_TRY(sl_cuda_take(cuda, workspace_bytes, "cuBLAS", &cuda->workspace));
     SL_TRY(sl_cuda_take(cuda, cuda->unpack_bytes, "unpacked weights", &cuda->unpacked));
     SL_TRY(sl_cuda_take(cuda, SL_CUDA_MAX_BIAS * sizeof(uint16_t), "a bias", &cuda->bias));
+    SL_TRY(sl_cuda_take(cuda, SL_CUDA_KEPT_BIASES * sizeof(uint16_t), "biases", &biases));
+    cuda->biases.copy = biases;
     SL_TRY(sl_cuda_take(cuda, cuda->attend_bytes, "attention results", &cuda->partial));
     SL_TRY(sl_cuda_take(cuda, SL_CUDA_ASKED_ROWS * sizeof(sl_cuda_ask), "sampling", &ask));
     cuda->device_ask = ask;

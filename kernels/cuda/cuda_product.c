@@ -52,6 +52,7 @@ static sl_status multiply_f16(sl_cuda *cuda, const sl_cuda_product *out, const v
                               const sl_cuda_matrix *w, int n) {
     const cudaStream_t stream = sl_cuda_compute(cuda);
     const int fused = out->bias && !out->is_f32 && w->n_rows <= SL_CUDA_MAX_BIAS;
+    const void *kept = fused ? sl_cuda_kept_bias(cuda, out->bias, w->n_rows) : NULL;
     const sl_cuda_gemm_task task = {.y = out->y,
                                     .ldy = out->ldy,
                                     .is_f32 = out->is_f32,
@@ -59,12 +60,14 @@ static sl_status multiply_f16(sl_cuda *cuda, const sl_cuda_product *out, const v
                                     .x = x,
                                     .w = w->data,
                                     .ldw = w->cols,
-                                    .bias = fused ? cuda->bias : NULL,
+                                    .bias = kept    ? kept
+                                            : fused ? cuda->bias
+                                                    : NULL,
                                     .n = n,
                                     .m = w->n_rows,
                                     .k = w->cols};
     int done = 0;
-    if (fused)
+    if (fused && !kept)
         SL_TRY(sl_cuda_to_f16(cuda->bias, out->bias, SL_DTYPE_F32, (size_t)w->n_rows, stream));
     SL_TRY(sl_cuda_gemm_run(cuda->gemm, &task, stream, &done));
     if (!done) return sl_cuda_linear_any(out, x, w, n, stream);

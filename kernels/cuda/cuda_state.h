@@ -8,6 +8,7 @@
 #include <cuda_runtime_api.h>
 
 #include "cuda/cuda_backend.h"
+#include "cuda/cuda_bias.h"
 #include "cuda/cuda_choose.h"
 #include "cuda/cuda_gemm.h"
 #include "cuda/cuda_pool.h"
@@ -37,9 +38,10 @@ typedef struct {
     char *memory; /* the pool's run of device memory */
     sl_cuda_pool pool;
     sl_cuda_gemm *gemm;
-    void *workspace;      /* cuBLAS's */
-    void *unpacked;       /* [unpack_bytes] */
-    void *bias;           /* f16, [SL_CUDA_MAX_BIAS] */
+    void *workspace; /* cuBLAS's */
+    void *unpacked;  /* [unpack_bytes] */
+    void *bias;      /* f16, [SL_CUDA_MAX_BIAS]: of one that is not kept */
+    sl_cuda_biases biases;
     void *partial;        /* [attend_bytes] */
     sl_cuda_bound *bound; /* [n_bound + 1]: the last is for rows that nobody bound */
     /* Pinned, [SL_CUDA_ASKED_ROWS]: first those of a call that waits, then those that are begun, of
@@ -78,6 +80,12 @@ void sl_cuda_close_bound(sl_cuda *cuda);
 sl_status sl_cuda_bind_rows(sl_backend *be, int number, sl_rows *rows);
 /* The rows' copy on the device, made now if nobody did. */
 sl_status sl_cuda_bound_rows(sl_cuda *cuda, const sl_rows *rows, const sl_cuda_bound **out);
+
+/* cuda_bias.c: the backend's keep_bias and forget_biases.  What finds no room is not kept. */
+sl_status sl_cuda_keep_bias(sl_backend *be, const float *bias, int n);
+void sl_cuda_forget_biases(sl_backend *be);
+/* The f16 copy of bias[n], on the device; NULL where it is not kept. */
+const void *sl_cuda_kept_bias(const sl_cuda *cuda, const float *bias, int n);
 
 /* cuda_product.c */
 sl_status sl_cuda_op_linear(sl_backend *be, void *y, int ldy, const void *x, const sl_weight *w,

@@ -77,6 +77,11 @@ typedef struct {
      *   bias  float32 [w->rows] or NULL.   y and x do not overlap. */
     sl_status (*linear)(sl_backend *be, void *y, int ldy, const void *x, const sl_weight *w,
                         const float *bias, int n_rows, int accumulate);
+    /* Devices only, else NULL.  Declares that bias, float32 [n], stays as it is until
+     * forget_biases(), so that linear() may use a copy in a form that suits it; the copy is queued.
+     */
+    sl_status (*keep_bias)(sl_backend *be, const float *bias, int n);
+    void (*forget_biases)(sl_backend *be);
     /* y[r,:] = x[r,:] W^T in float32 whatever the activations are; y: [n_rows, w->rows], dense. */
     sl_status (*logits)(sl_backend *be, float *y, const void *x, const sl_weight *w, int n_rows);
 

@@ -110,6 +110,25 @@ static sl_status open_weights(sl_stage *s, const sl_source *source, sl_stage_pla
     return SL_OK;
 }
 
+/* Biases never leave the tier that computes. */
+static sl_status keep_biases(sl_stage *s) {
+    static const struct {
+        sl_role bias, matrix;
+    } all[] = {{SL_ROLE_Q_BIAS, SL_ROLE_Q},       {SL_ROLE_K_BIAS, SL_ROLE_K},
+               {SL_ROLE_V_BIAS, SL_ROLE_V},       {SL_ROLE_O_BIAS, SL_ROLE_O},
+               {SL_ROLE_GATE_BIAS, SL_ROLE_GATE}, {SL_ROLE_UP_BIAS, SL_ROLE_UP},
+               {SL_ROLE_DOWN_BIAS, SL_ROLE_DOWN}};
+    const sl_backend_ops *ops = s->opt.backend->ops;
+    for (int l = s->opt.first_layer; ops->keep_bias && l < s->opt.last_layer; l++) {
+        const sl_layer_weights *w = sl_weights_layer(s->weights, l);
+        for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+            const float *bias = w->vector[all[i].bias];
+            if (bias) SL_TRY(ops->keep_bias(s->opt.backend, bias, w->matrix[all[i].matrix].rows));
+        }
+    }
+    return SL_OK;
+}
+
 static sl_status open_tiers(sl_stage *s) {
     SL_TRY(sl_tier_open_cpu(s->opt.cpu_budget_bytes, &s->cpu));
     if (s->device) {
@@ -142,6 +161,7 @@ sl_status sl_stage_open(const sl_stage_options *o, sl_stage **out,
     SL_GO(sl_stage_settle(s));
     SL_GO(sl_stage_plan_memory(s, &plan));
     SL_GO(open_weights(s, o->source, &plan));
+    SL_GO(keep_biases(s));
     const sl_program_options program = sl_stage_program_options(s);
     SL_GO(sl_program_open(&program, &s->program));
     SL_GO(sl_slots_open(o->n_slots, o->max_context, s->is_last, &s->slots));
@@ -213,6 +233,8 @@ void sl_stage_close(sl_stage *s) {
     if (s->direct && s->opt.transport->ops->cut_device && sl_stage_has_wire_work(s))
         s->opt.transport->ops->cut_device(s->opt.transport);
     if (s->device) (void)s->device->drain(s->opt.backend);
+    if (s->weights && s->opt.backend->ops->forget_biases)
+        s->opt.backend->ops->forget_biases(s->opt.backend);
     sl_stage_wire_close(s);
     close_hidden(s);
     for (int set = 0; set < SL_STAGE_SETS; set++) close_turn(s, &s->turn[set]);

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "cuda/cuda_bias.h"
 #include "cuda/cuda_linear.h"
 
 typedef struct {
@@ -193,6 +194,48 @@ static void row_does_not_depend_on_the_others(void **state) {
     sl_backend_close(gpu);
 }
 
+/* A kept bias is what it was when it was kept, whatever its memory holds since; forgotten, it is
+ * read again.  Two that lie behind one another serve as one. */
+static void kept_bias_is_used_until_it_is_forgotten(void **state) {
+    (void)state;
+    enum { ROWS = 5, COLS = 256, OUT = 192, FIRST = 64 };
+    sl_backend *gpu = gpu_open();
+    const sl_backend_ops *ops = gpu->ops;
+    sl_rng rng = {.key = 33};
+    fixture_matrix host;
+    gpu_matrix device;
+    fixture_matrix_make(&rng, SL_DTYPE_F16, OUT, COLS, 3, &host);
+    gpu_matrix_make(gpu, &host.weight, 0, &device);
+    float *x = fixture_floats(&rng, ROWS * COLS), *bias = fixture_floats(&rng, OUT);
+    float *other = fixture_floats(&rng, OUT);
+    float *want = fixture_alloc(ROWS * OUT * 4), *got = fixture_alloc(ROWS * OUT * 4);
+    void *dx = gpu_put_half(gpu, x, ROWS * COLS), *dy = gpu_poisoned(gpu, ROWS * OUT * 2);
+    float *db = gpu_put(gpu, bias, OUT * 4);
+
+    check_ok(ops->linear(gpu, dy, OUT, dx, &device.weight, db, ROWS, 0));
+    gpu_get_half(gpu, want, dy, ROWS * OUT);
+    check_ok(ops->keep_bias(gpu, db, SL_CUDA_KEPT_BIASES + 1)); /* no room: nothing is read */
+    check_ok(ops->keep_bias(gpu, db, FIRST));
+    check_ok(ops->keep_bias(gpu, db + FIRST, OUT - FIRST));
+    check_ok(ops->sync(gpu));
+    assert_int_equal(cudaMemcpy(db, other, OUT * 4, cudaMemcpyHostToDevice), cudaSuccess);
+    check_ok(ops->linear(gpu, dy, OUT, dx, &device.weight, db, ROWS, 0));
+    gpu_get_half(gpu, got, dy, ROWS * OUT);
+    assert_same_bits(got, want, ROWS * OUT);
+
+    ops->forget_biases(gpu);
+    check_ok(ops->linear(gpu, dy, OUT, dx, &device.weight, db, ROWS, 0));
+    gpu_get_half(gpu, got, dy, ROWS * OUT);
+    for (int i = 0; i < ROWS * OUT; i++) want[i] += other[i % OUT] - bias[i % OUT];
+    assert_close(got, want, ROWS * OUT, 0x1p-9, 2 * REL); /* four roundings of values about 1 */
+
+    gpu_free(gpu, db), gpu_free(gpu, dy), gpu_free(gpu, dx);
+    free(got), free(want), free(other), free(bias), free(x);
+    gpu_matrix_free(gpu, &device);
+    fixture_matrix_free(&host);
+    sl_backend_close(gpu);
+}
+
 static void packing_on_the_gpu_gives_the_bytes_of_the_reference(void **state) {
     (void)state;
     static const int widths[] = {1, 33, 64, 65, 80, 576, 1001, 4096};
@@ -246,6 +289,7 @@ int main(void) {
         cmocka_unit_test(linear_of_odd_shapes_agrees_with_the_reference),
         cmocka_unit_test(linear_of_packed_weights_and_many_rows_agrees_with_the_reference),
         cmocka_unit_test(linear_of_packed_weights_and_many_outputs_agrees_with_the_reference),
+        cmocka_unit_test(kept_bias_is_used_until_it_is_forgotten),
         cmocka_unit_test(logits_are_float32),
         cmocka_unit_test(row_does_not_depend_on_the_others),
         cmocka_unit_test(packing_on_the_gpu_gives_the_bytes_of_the_reference),
