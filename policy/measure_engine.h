@@ -1,7 +1,8 @@
 /* measure_engine.h - what the engine costs beside its work: for a layer, and for a sweep.
  *
  * Two models that are too small to compute anything generate tokens; what they take is launches,
- * gaps, polling and bookkeeping.
+ * gaps, polling and bookkeeping.  Where a device computes, what a layer costs is measured on it
+ * (measure_layer.h).
  * Layer: policy.  May include: src.  Thread safety: that of the measure.
  */
 #ifndef SL_POLICY_MEASURE_ENGINE_H

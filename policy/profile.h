@@ -77,7 +77,7 @@ typedef struct {
     double memory_bps; /* of the computing tier, read + write: norms, activations, copies */
     double compute_beside_h2d_frac; /* of its speed alone that computation keeps while copies to the
                                      * device run, at most 1; 0 where nobody measured it: all */
-    double layer_s;    /* fixed cost of one layer for one micro-batch: launches, gaps */
+    double layer_s;    /* fixed cost of one layer for one micro-batch: small kernels, gaps */
     double sweep_s;    /* fixed cost of one sweep: forming a block, sampling, ends of queues */
     double host_job_s; /* fixed cost of one job of attention on the host, copies of queries and
                         * results included */
