@@ -17,21 +17,24 @@ const char *const sl_planner_qualities[] = {"f16", "q8", "q4", NULL};
 static const sl_dtype dtypes[] = {SL_DTYPE_F16, SL_DTYPE_Q8G64, SL_DTYPE_Q4G64};
 
 /* As sl_setup opens the device. */
-static size_t backend_bytes(int max_rows, int num_micro_batches) {
-    const int n_bound = SL_BOUND_PER_BATCH * num_micro_batches;
+static size_t backend_bytes(const sl_policy *policy) {
+    const int n_bound = SL_BOUND_PER_BATCH * policy->num_micro_batches;
 #ifdef SL_CUDA
-    const sl_cuda_options options = {.max_rows = max_rows, .n_bound = n_bound};
+    const sl_cuda_options options = {.unpack_bytes = sl_cuda_unpack_bytes(policy->weights_dtype),
+                                     .max_rows = policy->max_rows,
+                                     .n_bound = n_bound};
     return sl_cuda_overhead_bytes(&options);
 #else
     /* What the CUDA backend takes, within a MiB; this program has none. */
-    return ((size_t)129 << 20) + (size_t)(n_bound + 1) * ((size_t)max_rows * 28 + (256 << 10));
+    const size_t unpack_mib = sl_dtype_group_bits(policy->weights_dtype) ? 64 : 1;
+    return ((67 + unpack_mib) << 20) +
+           (size_t)(n_bound + 1) * ((size_t)policy->max_rows * 28 + (256 << 10));
 #endif
 }
 
 /* The stand-in of a device takes nothing itself. */
-static size_t no_bytes(int max_rows, int num_micro_batches) {
-    (void)max_rows;
-    (void)num_micro_batches;
+static size_t no_bytes(const sl_policy *policy) {
+    (void)policy;
     return 0;
 }
 

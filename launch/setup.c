@@ -195,6 +195,7 @@ static sl_status open_cuda(sl_setup *setup, int n_devices) {
         p->weights_dtype = SL_DTYPE_F16;
     sl_cuda_options cuda = {.device = gpu.device,
                             .memory_bytes = setup->options->gpu_mem_bytes,
+                            .unpack_bytes = sl_cuda_unpack_bytes(p->weights_dtype),
                             .max_rows = p->max_rows,
                             .n_bound = SL_BOUND_PER_BATCH *
                                        (p->num_micro_batches ? p->num_micro_batches : 2)};

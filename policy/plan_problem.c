@@ -72,9 +72,7 @@ sl_status sl_plan_measure(const sl_plan_problem *q, const sl_policy *policy, int
                           sl_footprint *out) {
     const int n = n_layers > 0 ? n_layers : sl_plan_n_layers(q), last = q->n_ranks - 1;
     const int is_split = n_layers == 0 && q->layers_per_rank;
-    const size_t taken = q->has_device && q->backend_bytes
-                             ? q->backend_bytes(policy->max_rows, policy->num_micro_batches)
-                             : 0;
+    const size_t taken = q->has_device && q->backend_bytes ? q->backend_bytes(policy) : 0;
     sl_footprint_options o = {.source = q->source,
                               .policy = policy,
                               .n_ranks = q->n_ranks,

@@ -27,9 +27,8 @@ typedef struct {
     double budget_bytes[SL_TIER_COUNT]; /* gpu 0 without a device; disk 0: there is none */
     const char *disk_dir;               /* of the policy that comes out; may be NULL in a plan */
     int can_attend_on_host;             /* 1: threads beside a device may attend */
-    /* What the device's backend takes itself, by the rows and the micro-batches of a block; NULL:
-     * nothing. */
-    size_t (*backend_bytes)(int max_rows, int num_micro_batches);
+    /* What the device's backend takes itself for blocks and weights like these; NULL: nothing. */
+    size_t (*backend_bytes)(const sl_policy *policy);
     /* Precisions that may be chosen, the best first. */
     int n_weights, n_caches;
     sl_dtype weights[SL_PROFILE_FORMATS], caches[SL_PROFILE_FORMATS];

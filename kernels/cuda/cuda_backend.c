@@ -271,6 +271,10 @@ static sl_status load_small_copies(sl_cuda *cuda) {
     return SL_CUDA(cudaStreamSynchronize(cuda->stream[SL_STREAM_ANSWER]), "try a small copy");
 }
 
+size_t sl_cuda_unpack_bytes(sl_dtype weights) {
+    return (size_t)(sl_dtype_group_bits(weights) ? 64 : 1) << 20;
+}
+
 /* The options with what they leave open. */
 static sl_cuda_options complete(const sl_cuda_options *options) {
     sl_cuda_options o = *options;

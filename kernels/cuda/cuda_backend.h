@@ -28,6 +28,10 @@ int sl_cuda_device_count(void);
 /* Memory of a device that nobody uses now; starts CUDA there.  Errors: SL_ERR_DEVICE. */
 sl_status sl_cuda_free_bytes(int device, size_t *out);
 
+/* The buffer for unpacked weights that suits weights of this precision: where none are packed it is
+ * next to nothing. */
+size_t sl_cuda_unpack_bytes(sl_dtype weights);
+
 /* What a backend with these options takes of its budget itself; the rest is the caller's.  Needs no
  * device. */
 size_t sl_cuda_overhead_bytes(const sl_cuda_options *options);

@@ -188,6 +188,9 @@ void sl_stage_note_failure(sl_stage *s, sl_status status, const char *message, i
 /* stage_rows.c: applies the header to this rank's state and lays out the block's rows in a set. */
 sl_status sl_stage_take_in(sl_stage *s, int set, const sl_block *block);
 
+/* Whether the block is about sequences alone that live where it is computed. */
+int sl_stage_stays(const sl_stage *s, const sl_block *block);
+
 /* stage_turn.c: makes the sweep of the block at hand, and room for what is remembered of its tasks,
  * and sets the device's clock by a stream that has nothing to do. */
 sl_status sl_stage_begin_sweep(sl_stage *s, sl_stream idle);

@@ -54,6 +54,15 @@ static sl_part_kind kind_of(const sl_stage *s, const sl_block_segment *seg) {
     return on_host && seg->n_rows == 1 ? SL_PART_HOST : SL_PART_VISIT;
 }
 
+int sl_stage_stays(const sl_stage *s, const sl_block *b) {
+    const sl_tier_kind here = sl_tier_get_kind(s->fast);
+    for (int i = 0; i < b->n_ops; i++)
+        if (b->op[i].kind != SL_OP_DROP && s->home[b->op[i].slot] != here) return 0;
+    for (int i = 0; i < b->n_segments; i++)
+        if (s->home[b->segment[i].slot] != here) return 0;
+    return 1;
+}
+
 /* The part that the next segment belongs to: the last one, or a new one. */
 static sl_status find_part(sl_stage_rows *m, sl_part_kind kind, int row, sl_stage_part **out) {
     if (m->n_parts > 0 && m->part[m->n_parts - 1].kind == kind) {
@@ -99,10 +108,11 @@ static sl_status lay_out_segment(sl_stage *s, const sl_block_segment *seg, const
     return SL_OK;
 }
 
-/* Where the visitors' pages will be. */
-static sl_status set_visitors(sl_stage *s, int mb, sl_stage_rows *m) {
+/* Where the visitors' pages will be.  A block that has none leaves those of the block under way
+ * alone. */
+static sl_status set_visitors(sl_stage *s, int mb, int stays, sl_stage_rows *m) {
     s->visit[mb] = m->host_part >= 0 ? SL_VISIT_HOST : 0;
-    if (!s->visits) return SL_OK;
+    if (!s->visits || stays) return SL_OK;
     unsigned char bits = 0;
     SL_TRY(sl_kv_visits_set(s->visits, s->kv, mb, m->visitor, m->n_visitors, &bits));
     s->visit[mb] |= bits;
@@ -133,7 +143,7 @@ static sl_status bind(sl_stage *s, int set, int mb, sl_stage_rows *m) {
 }
 
 /* Lays out the rows of one micro-batch from its header. */
-static sl_status lay_out(sl_stage *s, const sl_block *b, int set, int mb) {
+static sl_status lay_out(sl_stage *s, const sl_block *b, int set, int mb, int stays) {
     sl_stage_rows *m = &s->turn[set].mb[mb];
     const sl_block_micro_batch *header = &b->micro_batch[mb];
     int row = 0;
@@ -153,7 +163,7 @@ static sl_status lay_out(sl_stage *s, const sl_block *b, int set, int mb) {
         m->rows.n_segments = header->n_segments;
         m->rows.segment = m->segment;
     }
-    SL_TRY(set_visitors(s, mb, m));
+    SL_TRY(set_visitors(s, mb, stays, m));
     return bind(s, set, mb, m);
 }
 
@@ -184,13 +194,14 @@ static sl_status reserve_asks(sl_stage *s, int set, int n) {
 }
 
 sl_status sl_stage_take_in(sl_stage *s, int set, const sl_block *b) {
+    const int stays = sl_stage_stays(s, b);
     for (int i = 0; i < b->n_ops; i++) SL_TRY(apply_op(s, &b->op[i]));
     int choice0 = 0;
     for (int m = 0; m < b->n_micro_batches; m++) {
         if (b->micro_batch[m].n_segments > s->opt.micro_batch)
             return SL_FAIL(SL_ERR_COMM, "a micro-batch of %d sequences, at most %d",
                            b->micro_batch[m].n_segments, s->opt.micro_batch);
-        SL_TRY(lay_out(s, b, set, m));
+        SL_TRY(lay_out(s, b, set, m, stays));
         s->turn[set].mb[m].choice0 = choice0;
         choice0 += s->turn[set].mb[m].rows.n_wanted;
     }

@@ -92,8 +92,10 @@ static sl_status queue_next(sl_stage *s) {
 }
 
 sl_status sl_stage_prepare(sl_stage *s, const sl_block *block) {
-    /* Rows that attend elsewhere share what is remembered of visits with the block under way. */
-    if (!sl_stage_is_queued(s) || s->visits || s->travels || s->n_sets == 1) return SL_OK;
+    if (!sl_stage_is_queued(s) || s->travels || s->n_sets == 1) return SL_OK;
+    /* Rows that attend elsewhere share what is remembered of visits with the block under way; where
+     * the host attends, no stream is idle. */
+    if (s->visits && (s->host_rows > 0 || !sl_stage_stays(s, block))) return SL_OK;
     const int now = s->set;
     s->set = (now + 1) % s->n_sets;
     s->turn[s->set].block = block;

@@ -31,9 +31,8 @@ typedef struct {
     sl_partition_ask ask;
 } setting;
 
-static size_t no_bytes(int max_rows, int num_micro_batches) {
-    (void)max_rows;
-    (void)num_micro_batches;
+static size_t no_bytes(const sl_policy *policy) {
+    (void)policy;
     return 0;
 }
 

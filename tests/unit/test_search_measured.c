@@ -19,9 +19,9 @@
 enum { N_RANDOM = 10000 / SL_TEST_STEP, N_RANDOM_WHOLE = 16 };
 static const double longest_s = 5;
 
-static size_t backend_bytes(int max_rows, int num_micro_batches) {
-    return ((size_t)129 << 20) +
-           (size_t)(10 * num_micro_batches + 1) * (28 * (size_t)max_rows + 262144);
+static size_t backend_bytes(const sl_policy *p) {
+    return ((size_t)131 << 20) +
+           (size_t)(10 * p->num_micro_batches + 1) * (28 * (size_t)p->max_rows + 262144);
 }
 
 static sl_source *open_model(const sl_model_config *c) {
@@ -283,9 +283,8 @@ static sl_profile random_profile(sl_rng *rng) {
     return p;
 }
 
-static size_t no_bytes(int max_rows, int num_micro_batches) {
-    (void)num_micro_batches;
-    return 256 * (size_t)max_rows;
+static size_t few_bytes(const sl_policy *policy) {
+    return 256 * (size_t)policy->max_rows;
 }
 
 static void fill_random(sl_rng *rng, double least_bytes, double most_bytes, sl_plan_problem *q) {
@@ -298,7 +297,7 @@ static void fill_random(sl_rng *rng, double least_bytes, double most_bytes, sl_p
     q->n_weights = q->n_caches = 1;
     q->weights[0] = all[sl_rng_below(rng, 3)];
     q->caches[0] = all[sl_rng_below(rng, 3)];
-    q->backend_bytes = no_bytes;
+    q->backend_bytes = few_bytes;
 }
 
 /* Either a plan that fits or a refusal with numbers. */

@@ -130,9 +130,8 @@ static double size_of(const one_case *c) {
            (p->num_micro_batches + p->micro_batch * p->num_micro_batches / 8.0);
 }
 
-static size_t no_bytes(int max_rows, int num_micro_batches) {
-    (void)max_rows;
-    (void)num_micro_batches;
+static size_t no_bytes(const sl_policy *policy) {
+    (void)policy;
     return 0;
 }
 

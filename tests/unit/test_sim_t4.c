@@ -32,9 +32,8 @@ static const row rows[] = {
     {"dummy:opt-175b", 4, 16, 256, 2.33, 4 * 6.7},
 };
 
-static size_t no_bytes(int max_rows, int num_micro_batches) {
-    (void)max_rows;
-    (void)num_micro_batches;
+static size_t no_bytes(const sl_policy *policy) {
+    (void)policy;
     return 0;
 }
 
