@@ -15,6 +15,7 @@
 # What this host has no GPUs for is simulated on PROFILE, and says so.
 # SLUICE_RANKS="1 2 4" sets the numbers of ranks, SLUICE_SIMULATE=1 simulates all,
 # SLUICE_HOST_MEM=110 the GiB of host memory of each rank, SLUICE_DECODE=0 leaves the second run out,
+# SLUICE_SCALE_TIMES=N makes the first run's job N times as long,
 # SLUICE_SCALE_JSON=FILE keeps the reports, a line each, from which SLUICE_SCALE_TABLE=FILE alone
 # prints the table again.
 set -euo pipefail
@@ -69,7 +70,7 @@ PY
 
 # measure P NAME PROMPTS OPTIONS...
 measure() {
-    local p=$1 name=$2 prompts=$3 block
+    local p=$1 name=$2 prompts=$(($3 * ${SLUICE_SCALE_TIMES:-1})) block
     shift 3
     run total "$p" "$name" --num-prompts "$prompts" --gen-len 32 "$@" || return 0
     [ "${SLUICE_DECODE:-1}" = 1 ] || return 0
