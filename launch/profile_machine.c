@@ -141,7 +141,8 @@ void sl_machine_key(const sl_machine *m, const sl_profile_ask *ask,
     if (ask->disk_dir && stat(ask->disk_dir, &dir) != 0) dir.st_dev = 0;
     const int n_local = ask->launch->info.n_local_ranks;
     snprintf(key, SL_MACHINE_KEY_BYTES,
-             "sluice %s %s, products of three sizes, %d threads of %d ranks\nhost %s, %s\nnext %s "
+             "sluice %s %s, products of three sizes, layers of a busy GPU, %d threads of %d "
+             "ranks\nhost %s, %s\nnext %s "
              "by %s\ngpu %s, %s\n"
              "room %zu, %zu\ndisk %d, device %llu\nsample %g\n",
              SL_VERSION, SL_SANITIZERS, m->n_threads, n_local, m->host, m->processor, m->next_host,

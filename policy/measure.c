@@ -59,8 +59,14 @@ static sl_status time_batch(const sl_measure *m, sl_measure_work *work, void *co
     return SL_OK;
 }
 
-static double median_of_three(double a, double b, double c) {
-    return fmax(fmin(a, b), fmin(fmax(a, b), c));
+static int by_size(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double sl_measure_median(double *values, int n) {
+    qsort(values, (size_t)n, sizeof *values, by_size);
+    return values[n / 2];
 }
 
 sl_status sl_measure_time(const sl_measure *m, sl_measure_work *work, void *context,
@@ -80,7 +86,7 @@ sl_status sl_measure_time(const sl_measure *m, sl_measure_work *work, void *cont
     }
     if (s[0] < sample_s) {
         for (int i = 1; i < 3; i++) SL_TRY(time_batch(m, work, context, &run, n, &s[i]));
-        s[0] = median_of_three(s[0], s[1], s[2]);
+        s[0] = sl_measure_median(s, 3);
     }
     *seconds_out = fmax(s[0] / n, 1e-9);
     return SL_OK;

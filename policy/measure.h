@@ -83,6 +83,9 @@ sl_status sl_measure_upload(const sl_measure *m, void *to, const void *from, siz
 /* Waits for all that is queued. */
 sl_status sl_measure_wait(const sl_measure *m);
 
+/* The middle one of n values, n > 0, which come out in order; of two the larger. */
+double sl_measure_median(double *values, int n);
+
 /* Three significant digits: what a measurement is worth. */
 double sl_measure_round(double value);
 

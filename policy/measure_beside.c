@@ -1,7 +1,5 @@
 #include "measure_beside.h"
 
-#include <stdlib.h>
-
 #include "base/clock.h"
 #include "measure_copies.h"
 #include "measure_pages.h"
@@ -47,16 +45,10 @@ static sl_status time_runs(bench *b, int n, double *seconds_out) {
     return d->elapsed(b->m->be, b->begin, b->end, seconds_out);
 }
 
-static int by_size(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static sl_status median(bench *b, int n, double *seconds_out) {
     double s[BATCHES];
     for (int i = 0; i < BATCHES; i++) SL_TRY(time_runs(b, n, &s[i]));
-    qsort(s, BATCHES, sizeof *s, by_size);
-    *seconds_out = s[BATCHES / 2];
+    *seconds_out = sl_measure_median(s, BATCHES);
     return SL_OK;
 }
 

@@ -1,7 +1,6 @@
 #include "measure_engine.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #include "base/clock.h"
 #include "engine/engine.h"
@@ -51,11 +50,6 @@ static sl_status submit(sl_engine *engine) {
     return sl_engine_submit(engine, &request, &id);
 }
 
-static int by_size(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Median seconds of a step in which all micro-batches decode. */
 static sl_status time_steps(sl_engine *engine, double sample_s, double *seconds_out) {
     enum { LEAST = 32 };
@@ -74,8 +68,7 @@ static sl_status time_steps(sl_engine *engine, double sample_s, double *seconds_
     sl_engine_stop(engine);
     while (!done) SL_TRY(sl_engine_step(engine, &done));
     if (n == 0) return SL_FAIL(SL_ERR_ARG, "the engine ended before it was measured");
-    qsort(step_s, (size_t)n, sizeof *step_s, by_size);
-    *seconds_out = step_s[n / 2];
+    *seconds_out = sl_measure_median(step_s, n);
     return SL_OK;
 }
 

@@ -1,7 +1,6 @@
 #include "measure_layer.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/half.h"
@@ -97,19 +96,14 @@ static sl_status time_layers(const layer_bench *b, int n, int products_alone, do
 
 /* So many busy products that all layers are queued before the device gets to the first. */
 static sl_status keep_busy(layer_bench *b) {
-    double all_s, queue_s, none_s;
+    double layers_s, busy_s, queue_s, ignored_s;
     b->n_busy = 1;
-    SL_TRY(time_layers(b, LAYERS, 0, &all_s, &queue_s)); /* loads the kernels */
+    SL_TRY(time_layers(b, LAYERS, 0, &layers_s, &queue_s)); /* loads the kernels */
     for (;; b->n_busy *= 2) {
-        SL_TRY(time_layers(b, LAYERS, 0, &all_s, &queue_s));
-        SL_TRY(time_layers(b, 0, 0, &all_s, &none_s));
-        if (all_s > 2 * queue_s || 2 * b->n_busy > MOST_BUSY) return SL_OK;
+        SL_TRY(time_layers(b, LAYERS, 0, &layers_s, &queue_s));
+        SL_TRY(time_layers(b, 0, 0, &busy_s, &ignored_s));
+        if (busy_s > 2 * queue_s || 2 * b->n_busy > MOST_BUSY) return SL_OK;
     }
-}
-
-static int by_size(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 sl_status sl_measure_layer(sl_measure *m, double *seconds_out) {
@@ -127,7 +121,6 @@ sl_status sl_measure_layer(sl_measure *m, double *seconds_out) {
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) sl_measure_put(m, all[i]);
     SL_TRY(st);
     SL_TRY(waited);
-    qsort(s, SAMPLES, sizeof *s, by_size);
-    *seconds_out = fmax(s[SAMPLES / 2] / LAYERS, 1e-7);
+    *seconds_out = fmax(sl_measure_median(s, SAMPLES) / LAYERS, 1e-7);
     return SL_OK;
 }

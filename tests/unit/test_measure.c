@@ -190,6 +190,14 @@ static void time_of_work_is_about_what_it_takes(void **state) {
     machine_close(&m);
 }
 
+static void median_is_the_middle_one(void **state) {
+    (void)state;
+    double three[] = {3.0, -1.0, 2.0}, four[] = {4.0, 1.0, 3.0, 2.0}, one[] = {5.0};
+    assert_true(sl_measure_median(three, 3) == 2.0);
+    assert_true(sl_measure_median(four, 4) == 3.0);
+    assert_true(sl_measure_median(one, 1) == 5.0);
+}
+
 static void rounding_keeps_three_digits(void **state) {
     (void)state;
     assert_true(sl_measure_round(53712345678.0) == 53.7e9);
@@ -205,6 +213,7 @@ int main(void) {
         cmocka_unit_test(measure_in_a_folder_that_is_missing_names_it),
         cmocka_unit_test(measure_without_memory_is_refused),
         cmocka_unit_test(time_of_work_is_about_what_it_takes),
+        cmocka_unit_test(median_is_the_middle_one),
         cmocka_unit_test(rounding_keeps_three_digits),
     };
     return cmocka_run_group_tests_name("measure", tests, NULL, NULL);
